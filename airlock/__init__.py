@@ -1,0 +1,1 @@
+"""What the pipeline knows: PostgreSQL, HTTP and processes. Imports no Prefect."""

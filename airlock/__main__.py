@@ -1,0 +1,337 @@
+"""The ``airlock`` command line. Exit status: 0 done, 1 refused, 2 rolled back, 3 stranded.
+
+Reading commands import no Prefect and answer at once; deploy and rollback hand over to the flow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Coroutine, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from airlock import migration, settings
+from airlock.errors import AirlockError, Broken, Refused, Stranded
+
+if TYPE_CHECKING:
+    from airlock.ledger import Deploy
+    from airlock.plan import Plan
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="PostgreSQL schema deploys, rehearsed on a restored copy of production.",
+    pretty_exceptions_enable=False,
+)
+
+TargetName = Annotated[str, typer.Argument(help="A target of airlock.toml.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger and the alert.")]
+
+
+def main() -> None:
+    """Run the command line; our errors become one message and an exit status."""
+    try:
+        app()
+    except AirlockError as error:
+        typer.echo(f"airlock: {error}", err=True)
+        sys.exit(3 if isinstance(error, Stranded) else 2 if isinstance(error, Broken) else 1)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def _print(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+# ---------------------------------------------------------------- files
+
+
+@app.command()
+def new(description: Annotated[str, typer.Argument(help="What it does, in a few words.")]) -> None:
+    """Create the next migration file from the template."""
+    project = settings.load()
+    slug = migration.slug(description)
+    if not slug:
+        raise Refused(f"{description!r} gives no file name. Describe the change in letters.")
+    files = migration.read_folder(project.migrations_dir)
+    version = max((file.version for file in files), default=0) + 1
+    path = project.migrations_dir / f"{version:03d}_{slug}.sql"
+    path.write_text(
+        migration.TEMPLATE.format(
+            version=version,
+            title=description.strip().capitalize(),
+            author=_requester(),
+            date=f"{datetime.now().astimezone():%Y-%m-%d}",
+        ),
+        encoding="utf-8",
+    )
+    typer.echo(f"{path}\nWrite the SQL and its rollback notes, then: airlock lint")
+
+
+@app.command()
+def lint(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Files; all migrations by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read migration files as a deploy would, and say what is wrong with them."""
+    paths = files or sorted(settings.load().migrations_dir.glob("*.sql"))
+    found: list[dict[str, str]] = []
+    for path in paths:
+        found += [{"file": path.name, "message": message} for message in _findings(path)]
+    if as_json:
+        _print(found)
+    for finding in found if not as_json else ():
+        typer.echo(finding["message"])
+    if not as_json:
+        typer.echo(f"{len(paths)} files read, {len(found)} with something to mend.")
+    raise typer.Exit(1 if found else 0)
+
+
+def _findings(path: Path) -> list[str]:
+    try:
+        parsed = migration.read(path)
+    except AirlockError as error:
+        return [str(error)]
+    except OSError as error:
+        return [f"{path.name} cannot be read: {error.strerror}."]
+    header = {"Purpose": parsed.purpose, "Author": parsed.author, "Date": parsed.date}
+    missing = [name for name, value in header.items() if not value]
+    if missing:
+        return [f"{path.name} has no {', '.join(missing)} in its header. Add '-- {missing[0]}: …'."]
+    return []
+
+
+# ---------------------------------------------------------------- looking
+
+
+@app.command()
+def plan(
+    target: TargetName,
+    up_to: Annotated[int | None, typer.Option(help="The last migration to apply.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a deploy would apply. Changes nothing."""
+    from airlock import deploy as steps
+
+    planned, _ = _run(steps.preview(settings.target(target), up_to=up_to))
+    if as_json:
+        _print(_plan_as_json(planned))
+        return
+    typer.echo(f"{target} stands at {planned.head or 'nothing'}.")
+    if not planned.migrations:
+        typer.echo("Nothing to do.")
+        return
+    for each in planned.migrations:
+        typer.echo(f"  {each.label}  {each.purpose or each.title}")
+        for segment in migration.script(each.forward):
+            for statement in segment.statements:
+                outside = "" if segment.transactional else "  (outside a transaction)"
+                typer.echo(f"      {statement.line:>4}  {statement.summary}{outside}")
+    typer.echo(f"Rehearse and apply them: airlock deploy {target}")
+
+
+def _plan_as_json(planned: Plan) -> dict[str, object]:
+    return {
+        "target": planned.target,
+        "head": planned.head,
+        "schema_before": planned.schema_before,
+        "pending": [
+            {
+                "version": each.version,
+                "file": each.file,
+                "purpose": each.purpose,
+                "checksum": each.checksum,
+                "statements": [
+                    {
+                        "line": s.line,
+                        "statement": s.summary,
+                        "in_transaction": segment.transactional,
+                    }
+                    for segment in migration.script(each.forward)
+                    for s in segment.statements
+                ],
+            }
+            for each in planned.migrations
+        ],
+    }
+
+
+@app.command()
+def status(
+    target: Annotated[str | None, typer.Argument(help="A target; all by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where each target stands, and what it waits for."""
+    project = settings.load()
+    chosen = [project.target(target)] if target else list(project.targets.values())
+    found = [_run(_status(each)) for each in chosen]
+    if as_json:
+        _print(found)
+        return
+    for each in found:
+        typer.echo(f"{each['target']}: {each['says']}")
+
+
+async def _status(target: settings.Target) -> dict[str, object]:
+    from airlock import ledger, report
+
+    try:
+        async with ledger.connection(target) as conn:
+            applied = await ledger.applied(conn)
+            last = await ledger.recent(conn)
+            waiting = await ledger.undelivered(conn) if last else ()
+    except AirlockError as error:
+        return {"target": target.name, "says": str(error), "error": str(error)}
+    done = {row.version for row in applied}
+    files = migration.read_folder(target.migrations_dir)
+    pending = [file.file for file in files if file.version not in done]
+    says = f"stands at {applied[-1].label if applied else 'nothing'}, {len(pending)} pending"
+    if last:
+        says += f"; last: deploy {last[0].id}, {report.headline(last[0])}"
+        if last[0].is_open:
+            says += f"\n  held by {last[0].holder}, heartbeat {last[0].heartbeat_at:%H:%M:%S} UTC"
+            says += f"\n  {report.next_command(last[0])}"
+    if waiting:
+        says += f"\n  {len(waiting)} alerts wait for delivery"
+    return {
+        "target": target.name,
+        "says": says,
+        "head": applied[-1].label if applied else None,
+        "pending": pending,
+        "last_deploy": _deploy_as_json(last[0]) if last else None,
+        "alerts_waiting": len(waiting),
+    }
+
+
+@app.command()
+def history(
+    target: TargetName,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the deploys of a target, newest first."""
+    from airlock import report
+
+    deploys = _run(_recent(settings.target(target), limit))
+    if as_json:
+        _print([_deploy_as_json(row) for row in deploys])
+        return
+    for row in deploys:
+        who = f"  {row.requester}" if row.requester else ""
+        typer.echo(f"{row.id:>5}  {row.created_at:%Y-%m-%d %H:%M}  {report.headline(row)}{who}")
+    if not deploys:
+        typer.echo(f"Nothing was deployed to {target} yet. Start: airlock plan {target}")
+
+
+async def _recent(target: settings.Target, limit: int) -> tuple[Deploy, ...]:
+    from airlock import ledger
+
+    async with ledger.connection(target) as conn:
+        return await ledger.recent(conn, limit=limit)
+
+
+def _deploy_as_json(row: Deploy) -> dict[str, object]:
+    from airlock import report
+
+    return {
+        "id": row.id,
+        "target": row.target,
+        "state": row.state,
+        "headline": report.headline(row),
+        "versions": row.planned.versions,
+        "requester": row.requester,
+        "reason": row.reason,
+        "created_at": row.created_at.isoformat(),
+        "finished_at": row.finished_at.isoformat() if row.finished_at else None,
+        "failed_step": row.failed_step,
+        "failure": row.failure,
+    }
+
+
+@app.command("report")
+def show_report(
+    target: TargetName,
+    number: Annotated[int | None, typer.Argument(help="The deploy; the last by default.")] = None,
+) -> None:
+    """Print a deploy's report as markdown, with the runbook's checklist."""
+    from airlock import deploy as steps
+    from airlock import report
+
+    chosen = settings.target(target)
+    if number is None:
+        last = _run(_recent(chosen, 1))
+        if not last:
+            raise Refused(f"Nothing was deployed to {target} yet. Start: airlock plan {target}")
+        number = last[0].id
+    typer.echo(report.markdown(_run(steps.read_report(chosen, number))))
+
+
+# ---------------------------------------------------------------- acting
+
+
+@app.command()
+def deploy(
+    target: TargetName,
+    up_to: Annotated[int | None, typer.Option(help="The last migration to apply.")] = None,
+    release: Annotated[
+        str | None, typer.Option(help="Commit or tag of the service to run afterwards.")
+    ] = None,
+    reason: Reason = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the rehearsal.")] = False,
+) -> None:
+    """Rehearse the pending migrations on a restored copy, then apply them and restart."""
+    from airlock import deploy as steps
+
+    # The same checks as the flow's first step, before the seconds that Prefect takes to start.
+    planned, _ = _run(steps.preview(settings.target(target), up_to=up_to))
+    if not planned.migrations and release is None:
+        typer.echo(f"{target} stands at {planned.head or 'nothing'}. Nothing to do.")
+        return
+    parameters = {"up_to": up_to, "release": release, "dry_run": dry_run}
+    _hand_over("deploy", target, reason, parameters)
+
+
+@app.command()
+def rollback(target: TargetName, reason: Reason = "") -> None:
+    """Undo the last deploy: its migrations newest first, and its release."""
+    settings.target(target)
+    _hand_over("rollback", target, reason, {})
+
+
+def _hand_over(flow: str, target: str, reason: str, parameters: Mapping[str, object]) -> None:
+    """Become the flow's process. Flows import us, so we do not import them."""
+    given = {"target": target, "reason": reason, "requester": _requester(), **parameters}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_checkout()), *_python_path()])}
+    environment.setdefault(settings.CONFIG_VARIABLE, str(settings.config_path()))
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "flows", flow, json.dumps(given)]
+    os.execve(sys.executable, command, environment)  # noqa: S606 – no shell is the point
+
+
+def _checkout() -> Path:
+    return Path(__file__).resolve().parent.parent
+
+
+def _python_path() -> list[str]:
+    return [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+
+
+def _requester() -> str:
+    return os.environ.get("AIRLOCK_REQUESTER") or os.environ.get("USER") or "somebody"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""Migrations run against a database, forwards and backwards, each with its ledger row.
+
+The same functions serve the clone and production. A transaction carries the ledger's row for what
+it did; a statement that cannot run in one is announced before and recorded after, and a crash in
+between is repaired by looking at the catalogue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from airlock import ledger, migration, postgres
+from airlock.effects import Segment
+from airlock.errors import Broken, Transient
+from airlock.ledger import Lease
+from airlock.migration import Migration
+from airlock.plan import AppliedMigration
+from airlock.postgres import Conn, quote_ident
+from airlock.settings import Budget
+from airlock.syntax import Node, Statement
+
+log = logging.getLogger(__name__)
+
+Execute = Callable[[Conn, Statement], Awaitable[None]]
+Before = Callable[[Conn], Awaitable[None]]
+Record = Callable[[Conn, int], Awaitable[None]]
+
+# What a statement of the reverse SQL may answer when the forward SQL got only half-way:
+# undefined table, column, object, function, schema; duplicate ones of the same.
+_HALFWAY = (
+    "42P01",
+    "42703",
+    "42704",
+    "42883",
+    "3F000",
+    "42P07",
+    "42701",
+    "42710",
+    "42723",
+    "42P06",
+)
+
+
+async def plainly(conn: Conn, statement: Statement) -> None:
+    """Execute one statement and measure nothing."""
+    await conn.execute(statement.text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """How statements are run: on which connection, for which deploy, within which budget."""
+
+    url: str
+    conn: Conn
+    lease: Lease
+    budget: Budget
+    execute: Execute = plainly
+
+    async def forward(self, step: Migration, *, position: int) -> None:
+        """Apply one migration, or what the ledger says is left of it.
+
+        Raises Transient when a lock was not to be had within the budget (nothing of the open
+        transaction stays), Broken when a statement failed.
+        """
+        segments = migration.script(step.forward)
+        row = await self._row(step.version)
+        begun = row is not None and row.state == "started"
+        skip = row.segments_done if row is not None and row.state != "rolled_back" else 0
+
+        async def record(conn: Conn, done: int) -> None:
+            total = len(segments)
+            await ledger.record_forward(
+                conn, self.lease, step, position=position, done=done, total=total
+            )
+            if done == total:
+                await ledger.event(conn, self.lease, "migration", "done", f"{step.label} applied")
+
+        await self._run(step.file, segments, record, skip=skip, begun=begun)
+        log.info("Applied %s", step.label)
+
+    async def reverse(self, row: AppliedMigration, *, before: Before | None = None) -> None:
+        """Undo one migration with the reverse SQL that the ledger kept.
+
+        before: runs first inside the first transaction, to keep what would be dropped.
+        """
+        segments = migration.script(row.reverse)
+
+        async def record(conn: Conn, done: int) -> None:
+            total = len(segments)
+            await ledger.record_reverse(conn, self.lease, row.version, done=done, total=total)
+            if done == total:
+                await ledger.event(
+                    conn, self.lease, "migration", "done", f"{row.label} rolled back"
+                )
+
+        halfway = row.state == "started"
+        await self._run(
+            f"ROLLBACK NOTES of {row.label}",
+            segments,
+            record,
+            skip=row.reverse_segments_done,
+            # Dropping concurrently what is gone already must pass when it is run again.
+            begun=halfway or row.reverse_segments_done > 0,
+            before=before,
+            tolerant=halfway,
+        )
+        log.info("Rolled back %s", row.label)
+
+    async def _row(self, version: int) -> AppliedMigration | None:
+        rows = await ledger.migrations_of(self.conn, self.lease.deploy)
+        return next((row for row in rows if row.version == version), None)
+
+    async def _run(
+        self,
+        source: str,
+        segments: tuple[Segment, ...],
+        record: Record,
+        *,
+        skip: int,
+        begun: bool,
+        before: Before | None = None,
+        tolerant: bool = False,
+    ) -> None:
+        for number, segment in enumerate(segments, 1):
+            if number <= skip:
+                continue
+            if before is not None and not segment.transactional:
+                # What is kept must be kept before anything is dropped, in a transaction or not.
+                await self._transaction(source, (), record, number - 1, before=before)
+            if segment.transactional:
+                await self._transaction(
+                    source, segment.statements, record, number, before=before, tolerant=tolerant
+                )
+            else:
+                await self._alone(source, segment.statements[0], record, number, begun=begun)
+            before = None
+        # What a file SETs for its session must not reach the next one.
+        await self.conn.reset()
+
+    # ------------------------------------------------------------ in a transaction
+
+    async def _transaction(
+        self,
+        source: str,
+        statements: tuple[Statement, ...],
+        record: Record,
+        number: int,
+        *,
+        before: Before | None = None,
+        tolerant: bool = False,
+    ) -> None:
+        async def attempt() -> None:
+            async with self.conn.transaction():
+                await self._limit_transaction()
+                await ledger.check_fence(self.conn, self.lease)
+                if before is not None:
+                    await before(self.conn)
+                for statement in statements:
+                    await self._execute(source, statement, tolerant=tolerant)
+                await record(self.conn, number)
+
+        await self._patiently(source, attempt)
+
+    async def _limit_transaction(self) -> None:
+        lock_ms, statement_ms = self.budget.lock_timeout_ms, self.budget.statement_timeout_s * 1000
+        await self.conn.execute(
+            f"SET LOCAL lock_timeout = {lock_ms}; SET LOCAL statement_timeout = {statement_ms:.0f}"
+        )
+        # An autovacuum worker gives way after deadlock_timeout; a lock_timeout below it never
+        # gets past one. Only superusers and grantees may change it.
+        if await self._may_set_deadlock_timeout():
+            await self.conn.execute(f"SET LOCAL deadlock_timeout = {max(lock_ms // 5, 10)}")
+
+    async def _may_set_deadlock_timeout(self) -> bool:
+        if self.conn.get_server_version().major >= 15:
+            return bool(await self.conn.fetchval(postgres.query("may_set_deadlock_timeout")))
+        return bool(
+            await self.conn.fetchval("SELECT pg_catalog.current_setting('is_superuser') = 'on'")
+        )
+
+    async def _execute(self, source: str, statement: Statement, *, tolerant: bool) -> None:
+        try:
+            if tolerant:
+                async with self.conn.transaction():
+                    await self.execute(self.conn, statement)
+            else:
+                await self.execute(self.conn, statement)
+        except asyncpg.PostgresError as error:
+            if tolerant and postgres.sqlstate(error) in _HALFWAY:
+                log.info("%s: %s is not needed: %s", source, statement.summary, error)
+                return
+            if postgres.is_transient(error):
+                raise
+            where = f"{source}, line {statement.line}: {statement.summary}"
+            raise Broken(f"{where} failed: {error}{_detail(error)}") from error
+
+    async def _patiently(self, source: str, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Try until the locks are had; between tries the queue behind us drains."""
+        watch = Blockers(url=self.url, pid=self.conn.get_server_pid())
+        budget = self.budget
+        for number in range(1, budget.tries + 1):
+            try:
+                async with watch.looking(after_s=budget.lock_timeout_ms / 2000):
+                    await attempt()
+            except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+                named = watch.seen or "somebody who was gone when we looked"
+                if number == budget.tries:
+                    raise Transient(
+                        f"{source}: the lock was not to be had in {number} tries of "
+                        f"{budget.lock_timeout_ms} ms; held by {named}. Nothing changed. End that "
+                        "session or wait for it, then run the deploy again."
+                    ) from error
+                log.info("%s: try %d waits for %s", source, number, named)
+                # Jitter, so that two waiters do not meet again and again.
+                await asyncio.sleep(budget.pause_ms / 1000 * random.uniform(0.5, 1.5))  # noqa: S311
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                raise postgres.translate(error, source) from error
+            else:
+                return
+
+    # ------------------------------------------------------------ outside a transaction
+
+    async def _alone(
+        self, source: str, statement: Statement, record: Record, number: int, *, begun: bool
+    ) -> None:
+        async with self.conn.transaction():
+            await ledger.check_fence(self.conn, self.lease)
+            await record(self.conn, number - 1)
+        if not (begun and await _already_done(self.conn, statement)):
+            await self._patiently(source, lambda: self._execute_alone(source, statement))
+        async with self.conn.transaction():
+            await ledger.check_fence(self.conn, self.lease)
+            await record(self.conn, number)
+
+    async def _execute_alone(self, source: str, statement: Statement) -> None:
+        # Waiting concurrently blocks nobody, so it is bounded by the build's time alone.
+        lock_ms = 0 if _is_concurrent(statement) else self.budget.lock_timeout_ms
+        timeout_ms = self.budget.build_timeout_s * 1000
+        await self.conn.execute(
+            f"SET lock_timeout = {lock_ms}; SET statement_timeout = {timeout_ms:.0f}"
+        )
+        await _drop_invalid(self.conn, statement)
+        try:
+            await self._execute(source, statement, tolerant=False)
+        except BaseException:
+            if not self.conn.is_closed():
+                with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError):
+                    await _drop_invalid(self.conn, statement)
+            raise
+
+
+def _detail(error: asyncpg.PostgresError) -> str:
+    parts = [getattr(error, "detail", None), getattr(error, "hint", None)]
+    return "".join(f" {part}" for part in parts if part)
+
+
+def _is_concurrent(statement: Statement) -> bool:
+    return bool(statement.node.get("concurrent")) or statement.kind in (
+        "ReindexStmt",
+        "AlterTableStmt",
+    )
+
+
+async def _already_done(conn: Conn, statement: Statement) -> bool:
+    """Whether a statement that a crash may have interrupted left what it was meant to leave."""
+    if statement.kind == "IndexStmt":
+        return bool(await _index_validity(conn, statement))
+    if statement.kind == "DropStmt":
+        names = [_dropped_name(item) for item in statement.node["objects"]]
+        found = [await conn.fetchval("SELECT pg_catalog.to_regclass($1)", name) for name in names]
+        return not any(found)
+    return False  # REINDEX and VACUUM may simply run again
+
+
+async def _index_validity(conn: Conn, statement: Statement) -> bool | None:
+    """Whether the index of a CREATE INDEX is valid; None when there is none of that name."""
+    return await conn.fetchval(postgres.query("index_validity"), *_index_names(statement))
+
+
+def _index_names(statement: Statement) -> tuple[str, str]:
+    """The table, quoted and qualified as written, and the bare name of the index."""
+    table: Node = statement.node["relation"]
+    schema = [table["schemaname"]] if "schemaname" in table else []
+    return quote_ident(*schema, table["relname"]), statement.node.get("idxname", "")
+
+
+async def _drop_invalid(conn: Conn, statement: Statement) -> None:
+    """Remove the invalid index that a failed CREATE INDEX CONCURRENTLY left.
+
+    IF NOT EXISTS would accept it, and the next try would call it a success.
+    """
+    if statement.kind != "IndexStmt" or await _index_validity(conn, statement) is not False:
+        return
+    name = await conn.fetchval(postgres.query("index_qualified"), *_index_names(statement))
+    log.info("Dropping the invalid index %s", name)
+    await conn.execute(f"DROP INDEX CONCURRENTLY {name}")
+
+
+def _dropped_name(item: Node) -> str:
+    return quote_ident(*(part["String"]["sval"] for part in item["List"]["items"]))
+
+
+@dataclass(slots=True, kw_only=True)
+class Blockers:
+    """Names whoever keeps our session waiting, seen from a second connection."""
+
+    url: str
+    pid: int
+    seen: str = field(default="")
+
+    @asynccontextmanager
+    async def looking(self, *, after_s: float) -> AsyncGenerator[None]:
+        task = asyncio.create_task(self._look(after_s))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _look(self, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        # To name the blocker is a courtesy; failing at it must not fail the migration.
+        with contextlib.suppress(Exception):
+            async with postgres.connect(self.url, purpose="blockers") as conn:
+                while True:
+                    rows = await conn.fetch(postgres.query("blockers"), self.pid)
+                    if rows:
+                        self.seen = "; ".join(row["description"] for row in rows)
+                    await asyncio.sleep(max(after_s, 0.05))

@@ -1,0 +1,496 @@
+"""The ledger: Airlock's tables in the target database, the only truth about what was done.
+
+Intent is written before each action and the result after it. Every write of a runner names its
+fence; a runner whose deploy was taken over can write nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import asyncpg
+
+from airlock import postgres, record
+from airlock.catalogue import Catalogue
+from airlock.errors import AirlockError, LeaseLost, Refused, Transient
+from airlock.migration import Migration
+from airlock.plan import AppliedMigration, Plan
+from airlock.postgres import Conn, quote_ident
+from airlock.request import DeployRequest
+from airlock.settings import Target
+
+VERSION = 1
+# Two keys of one advisory lock: "airl" in ASCII, and the one door of this database.
+LOCK = (0x6169726C, 1)
+HEARTBEAT_S = 5.0
+
+State = Literal[
+    "planned",
+    "snapshotted",
+    "rehearsed",
+    "approved",
+    "applying",
+    "applied",
+    "verified",
+    "restarted",
+    "healthy",
+    "succeeded",
+    "failed",
+    "rolling_back",
+    "rolled_back",
+    "stranded",
+]
+FINISHED: tuple[State, ...] = ("succeeded", "failed", "rolled_back")
+UNTOUCHED: tuple[State, ...] = ("planned", "snapshotted", "rehearsed", "approved")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to work on one deploy, until somebody draws a higher fence."""
+
+    target: str
+    deploy: int
+    fence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deploy:
+    """One row of ``airlock.deploy``. The jsonb columns are text, read by whoever wrote them."""
+
+    id: int
+    target: str
+    requester: str
+    reason: str
+    request: str
+    state: State
+    plan: str | None
+    schema_before: str | None
+    schema_expected: str | None
+    schema_after: str | None
+    snapshot: str | None
+    rehearsal: str | None
+    release: str | None
+    previous: str | None
+    restart: str | None
+    health: str | None
+    holder: str
+    fence: int
+    heartbeat_at: datetime
+    created_at: datetime
+    finished_at: datetime | None
+    failed_step: str | None
+    failure: str | None
+
+    @property
+    def planned(self) -> Plan:
+        """The plan. Raises Refused for a row without one."""
+        if self.plan is None:
+            raise Refused(f"Deploy {self.id} has no plan in the ledger.")
+        return record.load(Plan, self.plan)
+
+    @property
+    def is_open(self) -> bool:
+        return self.state not in FINISHED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of a deploy's journal."""
+
+    at: datetime
+    step: str
+    phase: Literal["intent", "done", "failed"]
+    detail: str
+
+
+@asynccontextmanager
+async def connection(target: Target) -> AsyncGenerator[Conn]:
+    """A connection to the target as the production role."""
+    async with postgres.connect(target.database_url, purpose="ledger") as conn:
+        yield conn
+
+
+# ---------------------------------------------------------------- its own tables
+
+
+async def exists(conn: Conn) -> bool:
+    return bool(await conn.fetchval("SELECT pg_catalog.to_regclass('airlock.deploy') IS NOT NULL"))
+
+
+async def ensure(conn: Conn) -> None:
+    """Create or upgrade the ledger's tables; nothing when they are current."""
+    if await exists(conn):
+        found = await conn.fetchval("SELECT max(version) FROM airlock.ledger")
+        if found > VERSION:
+            raise Refused(
+                f"The ledger is of version {found}; this Airlock writes version {VERSION}. "
+                "Use the Airlock that upgraded it, or a newer one."
+            )
+        return
+    try:
+        async with conn.transaction():
+            await conn.execute(postgres.query("ledger_1"))
+    except asyncpg.InsufficientPrivilegeError as error:
+        name = await conn.fetchrow("SELECT current_database() AS db, current_user AS role")
+        database, role = (name["db"], name["role"]) if name else ("?", "?")
+        raise Refused(
+            f"The ledger cannot be created: {error}. As the database's owner run: "
+            f"GRANT CREATE ON DATABASE {quote_ident(database)} TO {quote_ident(role)};"
+        ) from error
+    except (asyncpg.DuplicateSchemaError, asyncpg.UniqueViolationError):
+        # Another runner created it in this very moment.
+        await conn.execute("SELECT 1 FROM airlock.deploy LIMIT 0")
+
+
+# ---------------------------------------------------------------- one at a time
+
+
+def holder_name() -> str:
+    """Who we are, for people: host and process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@asynccontextmanager
+async def hold(target: Target, *, wait_s: float = 0) -> AsyncGenerator[Conn]:
+    """The database's one lock, on a connection of its own, for as long as the block runs.
+
+    Polled: a blocking wait would deadlock with CREATE INDEX CONCURRENTLY, which waits for
+    every older snapshot.
+    wait_s: how long to wait for another holder, in seconds.
+    Raises Transient naming the holder when the wait is over.
+    """
+    async with postgres.connect(target.database_url, purpose="airlock lock") as conn:
+        deadline = time.monotonic() + wait_s
+        while not await conn.fetchval("SELECT pg_catalog.pg_try_advisory_lock($1, $2)", *LOCK):
+            if time.monotonic() >= deadline:
+                raise Transient(await _who_holds(conn, target))
+            await asyncio.sleep(0.25)
+        yield conn
+
+
+async def _who_holds(conn: Conn, target: Target) -> str:
+    pid = await conn.fetchval(
+        "SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted"
+        " AND classid::bigint = $1 AND objid::bigint = $2 AND database ="
+        " (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
+        *LOCK,
+    )
+    return (
+        f"Another deploy, backup or refresh of {target.name} is running (server process {pid}). "
+        f"Wait for it, or look at it: airlock status {target.name}"
+    )
+
+
+@asynccontextmanager
+async def heartbeat(target: Target, lease: Lease) -> AsyncGenerator[None]:
+    """Beats in ``airlock.deploy.heartbeat_at`` while the block runs."""
+    task = asyncio.create_task(_beat(target, lease))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _beat(target: Target, lease: Lease) -> None:
+    while True:
+        await asyncio.sleep(HEARTBEAT_S)
+        # A missed beat is not a failure: others judge by its age.
+        with contextlib.suppress(AirlockError, asyncpg.PostgresError, OSError):
+            async with connection(target) as conn:
+                await conn.execute(postgres.query("heartbeat"), lease.deploy, lease.fence)
+
+
+# ---------------------------------------------------------------- the deploy row
+
+
+async def begin(conn: Conn, request: DeployRequest, plan: Plan) -> Lease:
+    """Open a deploy. Raises Refused when another one is open."""
+    try:
+        rows = await conn.fetch(
+            postgres.query("deploy_begin"),
+            request.target,
+            request.requester,
+            request.reason,
+            request.model_dump_json(),
+            record.dump(plan),
+            plan.schema_before,
+            holder_name(),
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise Refused(
+            f"Another deploy of {request.target} is open. Look at it: airlock status "
+            f"{request.target}"
+        ) from error
+    return Lease(target=request.target, deploy=rows[0]["id"], fence=rows[0]["fence"])
+
+
+async def take_over(conn: Conn, deploy: Deploy) -> Lease:
+    """A new lease on an existing deploy; whoever held it before can write nothing more."""
+    fence = await conn.fetchval(
+        "UPDATE airlock.deploy SET fence = nextval('airlock.fence'), holder = $2,"
+        " heartbeat_at = clock_timestamp() WHERE id = $1 RETURNING fence",
+        deploy.id,
+        holder_name(),
+    )
+    return Lease(target=deploy.target, deploy=deploy.id, fence=fence)
+
+
+async def check_fence(conn: Conn, lease: Lease) -> None:
+    """Lock the deploy row and make sure that it is still ours.
+
+    In a migration's transaction this holds until COMMIT: a runner that took over waits for us
+    or we fail here, never both at once. NO KEY UPDATE leaves foreign keys to the row free.
+    """
+    fence = await conn.fetchval(
+        "SELECT fence FROM airlock.deploy WHERE id = $1 FOR NO KEY UPDATE", lease.deploy
+    )
+    if fence != lease.fence:
+        raise LeaseLost(
+            f"Deploy {lease.deploy} was taken over: fence {lease.fence} became {fence}. "
+            f"This runner stops. See: airlock status {lease.target}"
+        )
+
+
+async def advance(conn: Conn, lease: Lease, state: State, **columns: str | None) -> None:
+    """Set the deploy's state, and jsonb or text columns with it."""
+    await _update(conn, lease, {"state": state, **columns}, finished=state in FINISHED)
+
+
+async def note(conn: Conn, lease: Lease, **columns: str | None) -> None:
+    """Set columns of the deploy and leave its state alone."""
+    await _update(conn, lease, columns, finished=None)
+
+
+async def _update(
+    conn: Conn, lease: Lease, columns: Mapping[str, str | None], *, finished: bool | None
+) -> None:
+    assignments = [f"{quote_ident(name)} = ${n}" for n, name in enumerate(columns, 3)]
+    if finished is not None:
+        assignments.append(f"finished_at = {'clock_timestamp()' if finished else 'NULL'}")
+    # Column names are ours, from the call; values are parameters.
+    statement = f"UPDATE airlock.deploy SET {', '.join(assignments)} WHERE id = $1 AND fence = $2"  # noqa: S608
+    async with conn.transaction():
+        await check_fence(conn, lease)
+        await conn.execute(statement, lease.deploy, lease.fence, *columns.values())
+
+
+async def deploy(conn: Conn, number: int) -> Deploy:
+    """One deploy. Raises Refused when there is none of that number."""
+    row = await conn.fetchrow("SELECT * FROM airlock.deploy WHERE id = $1", number)
+    if row is None:
+        raise Refused(f"The ledger has no deploy {number}. See: airlock history")
+    return _deploy(row)
+
+
+async def recent(conn: Conn, *, limit: int = 1) -> tuple[Deploy, ...]:
+    """The newest deploys, newest first."""
+    if not await exists(conn):
+        return ()
+    rows = await conn.fetch("SELECT * FROM airlock.deploy ORDER BY id DESC LIMIT $1", limit)
+    return tuple(_deploy(row) for row in rows)
+
+
+def _deploy(row: asyncpg.Record) -> Deploy:
+    values: dict[str, Any] = {name: row[name] for name in Deploy.__slots__}
+    return Deploy(**values)
+
+
+# ---------------------------------------------------------------- migrations
+
+
+async def applied(conn: Conn) -> tuple[AppliedMigration, ...]:
+    """What stands in this database now, by version."""
+    if not await exists(conn):
+        return ()
+    return _migrations(await conn.fetch(postgres.query("migrations_current")))
+
+
+async def migrations_of(conn: Conn, number: int) -> tuple[AppliedMigration, ...]:
+    """What one deploy did, rolled back or not, in the order of its plan."""
+    return _migrations(await conn.fetch(postgres.query("migrations_of_deploy"), number))
+
+
+def _migrations(rows: list[asyncpg.Record]) -> tuple[AppliedMigration, ...]:
+    return tuple(AppliedMigration(**dict(row)) for row in rows)
+
+
+async def record_forward(
+    conn: Conn, lease: Lease, migration: Migration, *, position: int, done: int, total: int
+) -> None:
+    """Write that ``done`` of ``total`` segments of a migration are in the database."""
+    await conn.execute(
+        postgres.query("migration_forward"),
+        lease.deploy,
+        migration.version,
+        migration.name,
+        migration.checksum,
+        migration.forward,
+        migration.reverse,
+        "applied" if done == total else "started",
+        position,
+        done,
+    )
+
+
+async def record_reverse(conn: Conn, lease: Lease, version: int, *, done: int, total: int) -> None:
+    """Write that ``done`` of ``total`` segments of a migration's reverse SQL were run."""
+    await conn.execute(
+        postgres.query("migration_reverse"), lease.deploy, version, done, done == total
+    )
+
+
+# ---------------------------------------------------------------- journal
+
+
+async def event(
+    conn: Conn,
+    lease: Lease,
+    step: str,
+    phase: Literal["intent", "done", "failed"],
+    detail: str = "",
+) -> None:
+    """Append one line to the journal."""
+    await conn.execute(
+        "INSERT INTO airlock.event (deploy, fence, step, phase, detail)"
+        " VALUES ($1, $2, $3, $4, $5)",
+        lease.deploy,
+        lease.fence,
+        step,
+        phase,
+        detail,
+    )
+
+
+async def events(conn: Conn, number: int) -> tuple[Event, ...]:
+    rows = await conn.fetch(
+        "SELECT at, step, phase, detail FROM airlock.event WHERE deploy = $1 ORDER BY sequence",
+        number,
+    )
+    return tuple(Event(**dict(row)) for row in rows)
+
+
+async def failed_step(conn: Conn, number: int) -> str | None:
+    """The step that failed last; None when none did, as in a rollback by hand."""
+    return await conn.fetchval(
+        "SELECT step FROM airlock.event WHERE deploy = $1 AND phase = 'failed'"
+        " ORDER BY sequence DESC LIMIT 1",
+        number,
+    )
+
+
+@asynccontextmanager
+async def journal(
+    target: Target, lease: Lease, step: str, detail: str = ""
+) -> AsyncGenerator[Conn]:
+    """Intent before the block, done or failed after it; yields a connection for its records.
+
+    Raises LeaseLost before anything is done when the deploy was taken over.
+    """
+    async with connection(target) as conn:
+        with postgres.translated(f"writing the intent of {step}"):
+            async with conn.transaction():
+                await check_fence(conn, lease)
+                await event(conn, lease, step, "intent", detail)
+        try:
+            yield conn
+        except BaseException as error:
+            await _record_failure(target, lease, step, error)
+            raise
+        with postgres.translated(f"writing the result of {step}"):
+            await event(conn, lease, step, "done")
+
+
+async def _record_failure(target: Target, lease: Lease, step: str, error: BaseException) -> None:
+    # On a connection of its own: the step's may be what broke. The failure matters more than its
+    # record, so a ledger out of reach does not hide it.
+    with contextlib.suppress(AirlockError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        async with connection(target) as conn:
+            await event(conn, lease, step, "failed", str(error) or type(error).__name__)
+
+
+# ---------------------------------------------------------------- catalogues
+
+
+async def save_catalogue(conn: Conn, catalogue: Catalogue) -> str:
+    """Store a catalogue under its fingerprint, which is returned."""
+    fingerprint = catalogue.fingerprint
+    await conn.execute(
+        "INSERT INTO airlock.catalogue (fingerprint, objects) VALUES ($1, $2)"
+        " ON CONFLICT DO NOTHING",
+        fingerprint,
+        catalogue.to_json(),
+    )
+    return fingerprint
+
+
+async def load_catalogue(conn: Conn, fingerprint: str) -> Catalogue:
+    text = await conn.fetchval(
+        "SELECT objects FROM airlock.catalogue WHERE fingerprint = $1", fingerprint
+    )
+    if text is None:
+        raise Refused(f"The ledger has no catalogue {fingerprint[:12]}.")
+    return Catalogue.from_json(text)
+
+
+async def last_seen(conn: Conn) -> str | None:
+    """The fingerprint that the newest finished deploy left behind."""
+    if not await exists(conn):
+        return None
+    return await conn.fetchval(
+        "SELECT schema_after FROM airlock.deploy WHERE schema_after IS NOT NULL"
+        " ORDER BY finished_at DESC NULLS LAST LIMIT 1"
+    )
+
+
+# ---------------------------------------------------------------- outbox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedAlert:
+    """An alert that waits for delivery."""
+
+    id: int
+    deploy: int
+    dedup_key: str
+    body: str
+    attempts: int
+
+
+async def enqueue_alert(conn: Conn, lease: Lease, dedup_key: str, body: str) -> None:
+    """Put an alert into the outbox, once per key."""
+    await conn.execute(
+        "INSERT INTO airlock.alert (deploy, dedup_key, body) VALUES ($1, $2, $3)"
+        " ON CONFLICT (dedup_key) DO NOTHING",
+        lease.deploy,
+        dedup_key,
+        body,
+    )
+
+
+async def undelivered(conn: Conn) -> tuple[QueuedAlert, ...]:
+    rows = await conn.fetch(
+        "SELECT id, deploy, dedup_key, body, attempts FROM airlock.alert"
+        " WHERE delivered_at IS NULL ORDER BY id"
+    )
+    return tuple(QueuedAlert(**dict(row)) for row in rows)
+
+
+async def record_delivery(conn: Conn, alert: QueuedAlert, error: str | None) -> None:
+    """Count the attempt; without an error the alert is delivered."""
+    await conn.execute(
+        "UPDATE airlock.alert SET attempts = attempts + 1, last_error = $2,"
+        " delivered_at = CASE WHEN $2::text IS NULL THEN clock_timestamp() END WHERE id = $1",
+        alert.id,
+        error,
+    )

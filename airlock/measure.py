@@ -1,0 +1,155 @@
+"""What each statement really did, measured on the clone.
+
+From inside the statement's own transaction: the locks it added, the files it replaced, the scans
+and the WAL it caused. A statement that runs outside a transaction holds no lock afterwards, so a
+second connection polls while it runs. WAL is exact only on a quiet server, as the clone is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import asyncpg
+
+from airlock import postgres
+from airlock.effects import Effect, LockMode, StatementEffects, needs_no_transaction
+from airlock.errors import AirlockError
+from airlock.postgres import Conn
+from airlock.syntax import Statement
+
+POLL_S = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Relation:
+    name: str
+    filenode: int
+    scans: int
+
+
+_Locks = frozenset[tuple[int, LockMode]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Measurement:
+    """Collects the effects of every statement that ``execute`` runs.
+
+    Only relations from before the first statement count: production has no others, so a lock on
+    a table that the plan itself creates keeps nobody waiting.
+    """
+
+    url: str
+    _known: dict[int, _Relation] | None = None
+    _done: list[tuple[StatementEffects, bool]] = field(
+        default_factory=list[tuple[StatementEffects, bool]]
+    )
+
+    async def execute(self, conn: Conn, statement: Statement) -> None:
+        """Run one statement and measure it; what ``apply.Runner`` calls on the clone."""
+        alone = needs_no_transaction(statement)
+        before, held, wal = await _relations(conn), await _locks(conn), await _wal(conn)
+        self._known = known = before if self._known is None else self._known
+        before = {oid: relation for oid, relation in before.items() if oid in known}
+        began = time.monotonic()
+        if alone:
+            async with self._polling(conn.get_server_pid()) as locks:
+                status = await conn.execute(statement.text)
+        else:
+            status = await conn.execute(statement.text)
+            locks = await _locks(conn) - held
+        seconds = time.monotonic() - began
+        effects = StatementEffects(
+            line=statement.line,
+            statement=statement.summary,
+            seconds=seconds,
+            wal_bytes=await _wal(conn) - wal,
+            rows=_rows(status),
+            effects=_effects(before, await _relations(conn), locks, seconds),
+        )
+        self._done.append((effects, alone))
+
+    @asynccontextmanager
+    async def _polling(self, pid: int) -> AsyncGenerator[set[tuple[int, LockMode]]]:
+        seen: set[tuple[int, LockMode]] = set()
+
+        async def poll() -> None:
+            async with postgres.connect(self.url, purpose="lock poll") as conn:
+                while True:
+                    seen.update(await _locks(conn, pid))
+                    await asyncio.sleep(POLL_S)
+
+        task = asyncio.create_task(poll())
+        try:
+            yield seen
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, asyncpg.PostgresError, AirlockError):
+                await task
+
+    def take(self) -> tuple[StatementEffects, ...]:
+        """What was measured since the last call, each lock held to the end of its transaction."""
+        done, self._done = self._done, []
+        taken: list[StatementEffects] = []
+        held_s = 0.0
+        for effects, alone in reversed(done):
+            # Statements outside transactions lie between them, so they end the earlier one.
+            held_s = 0.0 if alone else held_s + effects.seconds
+            until = effects.seconds if alone else held_s
+            taken.append(
+                replace(effects, effects=tuple(replace(e, held_s=until) for e in effects.effects))
+            )
+        return tuple(reversed(taken))
+
+
+def _rows(status: str) -> int | None:
+    """The row count at the end of a command tag such as ``UPDATE 3``."""
+    last = status.rsplit(" ", 1)[-1]
+    return int(last) if last.isdigit() else None
+
+
+def _effects(
+    before: Mapping[int, _Relation],
+    after: Mapping[int, _Relation],
+    gained: Iterable[tuple[int, LockMode]],
+    seconds: float,
+) -> tuple[Effect, ...]:
+    strongest: dict[int, LockMode] = {}
+    for oid, mode in gained:
+        if oid in before:
+            strongest[oid] = max(mode, strongest.get(oid, mode))
+    return tuple(
+        Effect(
+            relation=before[oid].name,
+            lock=mode,
+            held_s=seconds,
+            rewrites=oid in after and after[oid].filenode != before[oid].filenode,
+            scans=oid in after and after[oid].scans > before[oid].scans,
+        )
+        for oid, mode in sorted(strongest.items(), key=lambda item: before[item[0]].name)
+    )
+
+
+async def _relations(conn: Conn) -> dict[int, _Relation]:
+    rows = await conn.fetch(postgres.query("relations"))
+    return {
+        row["oid"]: _Relation(name=row["name"], filenode=row["filenode"], scans=row["scans"])
+        for row in rows
+    }
+
+
+async def _locks(conn: Conn, pid: int | None = None) -> _Locks:
+    rows = await conn.fetch(postgres.query("locks"), pid)
+    return frozenset((row["relation"], LockMode.from_pg_name(row["mode"])) for row in rows)
+
+
+async def _wal(conn: Conn) -> int:
+    return int(
+        await conn.fetchval(
+            "SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), '0/0')"
+        )
+    )

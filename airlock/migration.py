@@ -1,0 +1,272 @@
+"""A migration file: its name, header, forward SQL and rollback notes.
+
+The reverse SQL stands in comment lines, as people write it by hand. What of it is SQL and what is
+prose is decided by PostgreSQL's own grammar.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from airlock import effects, syntax
+from airlock.errors import Refused
+
+NAME = re.compile(r"(?P<version>\d{3,})_(?P<name>[a-z0-9][a-z0-9_]*)\.sql")
+_MARKER = re.compile(r"--[\s=\-*#]*rollback notes?[\s:=\-*#]*", re.IGNORECASE)
+_HEADER = re.compile(r"--\s*(Purpose|Author|Date):\s*(.*)")
+_TITLE = re.compile(r"--\s*Migration\s+\w+:\s*(.*)", re.IGNORECASE)
+_COMMAND = re.compile(
+    r"(ALTER|ANALYZE|CALL|CLUSTER|COMMENT|CREATE|DELETE|DO|DROP|GRANT|INSERT|LOCK|MERGE|REFRESH"
+    r"|REINDEX|REVOKE|SELECT|SET|TRUNCATE|UPDATE|VACUUM|WITH)\s"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MigrationFile:
+    """A file of the migrations folder, read but not yet parsed."""
+
+    version: int
+    name: str
+    path: Path
+    text: str
+    checksum: str
+
+    @property
+    def file(self) -> str:
+        return self.path.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migration:
+    """One numbered change, with the way back."""
+
+    version: int
+    name: str
+    file: str
+    title: str
+    purpose: str
+    author: str
+    date: str
+    checksum: str
+    forward: str
+    reverse: str
+
+    @property
+    def label(self) -> str:
+        """Such as ``010_halt_monitoring``."""
+        return self.file.removesuffix(".sql")
+
+
+def read_folder(folder: Path) -> tuple[MigrationFile, ...]:
+    """All migration files, by number. Raises Refused for a name that is not one."""
+    if not folder.is_dir():
+        raise Refused(
+            f"There is no folder {folder}. Create it, or mend migrations in airlock.toml."
+        )
+    found = [read_file(path) for path in sorted(folder.glob("*.sql"))]
+    return tuple(sorted(found, key=lambda file: (file.version, file.name)))
+
+
+def read_file(path: Path) -> MigrationFile:
+    """One migration file with its checksum. Raises Refused when it is not UTF-8 or misnamed."""
+    match = NAME.fullmatch(path.name)
+    if match is None:
+        raise Refused(
+            f"{path.name} is not a migration's name; expected NNN_descriptive_name.sql in lower "
+            "case, such as 011_deal_scores.sql. Rename it, or move it out of the folder."
+        )
+    raw = (
+        path.read_bytes()
+        .removeprefix(b"\xef\xbb\xbf")
+        .replace(b"\r\n", b"\n")
+        .replace(b"\r", b"\n")
+    )
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise Refused(
+            f"{path.name}, line {line}: byte 0x{raw[error.start]:02x} is not UTF-8. "
+            "Save the file as UTF-8."
+        ) from error
+    return MigrationFile(
+        version=int(match["version"]),
+        name=match["name"],
+        path=path,
+        text=text,
+        checksum=hashlib.sha256(raw).hexdigest(),
+    )
+
+
+def read(path: Path) -> Migration:
+    """One migration, read and parsed."""
+    return parse(read_file(path))
+
+
+def parse(source: MigrationFile) -> Migration:
+    """The parts of a migration file. Raises Refused naming file, line and remedy."""
+    lines = source.text.split("\n")
+    marker = next((n for n, line in enumerate(lines) if _MARKER.fullmatch(line.strip())), None)
+    forward = "\n".join(lines[:marker])
+    _check_forward(source.file, forward)
+    if marker is None:
+        raise Refused(
+            f"{source.file} has no ROLLBACK NOTES. End it with a line '-- ROLLBACK NOTES' and, "
+            "below it in comment lines, the SQL that undoes the migration."
+        )
+    header = {match[1]: match[2] for line in lines if (match := _HEADER.fullmatch(line.strip()))}
+    title = next((match[1] for line in lines if (match := _TITLE.fullmatch(line.strip()))), "")
+    return Migration(
+        version=source.version,
+        name=source.name,
+        file=source.file,
+        title=title,
+        purpose=header.get("Purpose", ""),
+        author=header.get("Author", ""),
+        date=header.get("Date", ""),
+        checksum=source.checksum,
+        forward=forward.rstrip() + "\n",
+        reverse=_reverse(source.file, lines[marker + 1 :], first_line=marker + 2),
+    )
+
+
+def _check_forward(file: str, sql: str) -> None:
+    try:
+        statements = syntax.parse(sql)
+    except syntax.SqlError as error:
+        text = sql.split("\n")[error.line - 1].strip()
+        if text.startswith("\\"):
+            raise Refused(
+                f"{file}, line {error.line}: {text.split()[0]} is a command of psql, not SQL. "
+                "Write the SQL itself; Airlock sends the file to the server."
+            ) from error
+        raise Refused(f"{file}, line {error.line}: {error.message}. Mend the SQL.") from error
+    if not statements:
+        raise Refused(f"{file} holds nothing but comments. Write the forward SQL above the notes.")
+    _check_statements(file, statements)
+
+
+def _check_statements(file: str, statements: Iterable[syntax.Statement]) -> None:
+    for statement in statements:
+        if statement.kind == "TransactionStmt":
+            raise Refused(
+                f"{file}, line {statement.line}: {statement.summary} stands in the file. Remove "
+                "it: each migration runs in one transaction together with its ledger row."
+            )
+        if statement.kind == "CopyStmt" and not statement.node.get("filename"):
+            raise Refused(
+                f"{file}, line {statement.line}: COPY from or to the client works in psql only. "
+                "Use INSERT."
+            )
+
+
+def _reverse(file: str, lines: list[str], *, first_line: int) -> str:
+    notes = list(_notes(file, lines, first_line))
+    found: list[str] = []
+    n = 0
+    while n < len(notes):
+        end = _statement_end(notes, n)
+        if end is None:
+            _check_prose(file, *notes[n])
+            n += 1
+            continue
+        found.append("\n".join(text for _, text in notes[n:end]))
+        n = end
+    if not found:
+        raise Refused(
+            f"{file}, line {first_line - 1}: the ROLLBACK NOTES hold no SQL. Write the statements "
+            "that undo the migration in comment lines, each ended by a semicolon."
+        )
+    sql = "\n".join(found) + "\n"
+    _check_statements(f"{file}, ROLLBACK NOTES", syntax.parse(sql))
+    return sql
+
+
+def _notes(file: str, lines: list[str], first_line: int) -> Iterable[tuple[int, str]]:
+    """Line number and text of each comment line, in ``--`` or ``/* */`` form."""
+    block = False
+    for number, line in enumerate(lines, first_line):
+        text = line.strip()
+        if not block and text.startswith("/*"):
+            block, text = True, text.removeprefix("/*")
+        if block:
+            body, closed, rest = text.partition("*/")
+            block = not closed
+            if rest.strip():
+                raise Refused(_uncommented(file, number, rest.strip()))
+            yield number, body.removeprefix("* ").rstrip()
+        elif text.startswith("--"):
+            yield number, text.removeprefix("--").removeprefix(" ")
+        elif text:
+            raise Refused(_uncommented(file, number, text))
+
+
+def _uncommented(file: str, line: int, text: str) -> str:
+    return (
+        f"{file}, line {line}: {text[:60]!r} stands below ROLLBACK NOTES without comment marks; a "
+        "plain psql -f would run it. Put -- in front, or move it above the notes."
+    )
+
+
+def _statement_end(notes: list[tuple[int, str]], start: int) -> int | None:
+    """One past the last line of the shortest run from ``start`` that parses as whole statements."""
+    if not notes[start][1].strip():
+        return None
+    for end in range(start + 1, len(notes) + 1):
+        if not notes[end - 1][1].rstrip().endswith(";"):
+            continue
+        text = "\n".join(line for _, line in notes[start:end])
+        try:
+            if syntax.parse(text):
+                return end
+        except syntax.SqlError:
+            continue
+    return None
+
+
+def _check_prose(file: str, line: int, text: str) -> None:
+    if not text.rstrip().endswith(";") and not _COMMAND.match(text):
+        return
+    try:
+        syntax.parse(text)
+        problem = "no semicolon ends it"
+    except syntax.SqlError as error:
+        problem = error.message
+    raise Refused(
+        f"{file}, line {line}: {text.strip()!r} in the ROLLBACK NOTES looks like SQL but cannot be "
+        f"read: {problem}. Mend it; prose should not end with a semicolon or begin with a command."
+    )
+
+
+def script(sql: str) -> tuple[effects.Segment, ...]:
+    """A migration's forward or reverse SQL as the transactions it runs in."""
+    return effects.segments(syntax.parse(sql))
+
+
+TEMPLATE = """\
+-- Migration {version:03d}: {title}
+-- Purpose: Clear description of what this migration does
+-- Author: {author}
+-- Date: {date}
+
+-- ==============================================
+-- FORWARD MIGRATION
+-- ==============================================
+
+
+-- ==============================================
+-- ROLLBACK NOTES
+-- ==============================================
+
+-- To rollback this migration, run:
+--
+"""
+
+
+def slug(description: str) -> str:
+    """``"Add deal scores!"`` as ``add_deal_scores``."""
+    return re.sub(r"[^a-z0-9]+", "_", description.lower()).strip("_")

@@ -1,0 +1,117 @@
+"""Connections, identifiers, and PostgreSQL's errors translated into ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from airlock.errors import AirlockError, Broken, Refused, Transient
+
+Conn: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+# SQLSTATE classes and codes after which nothing has changed and the same call may succeed:
+# connection lost, serialization failure and deadlock, resources, lock not available,
+# server shutting down or starting. https://www.postgresql.org/docs/current/errcodes-appendix.html
+TRANSIENT_SQLSTATES = ("08", "40001", "40P01", "53", "55P03", "57P")
+REFUSED_SQLSTATES = ("28", "3D000", "42501", "0A000")
+
+_SQL = Path(__file__).parent / "sql"
+
+
+def quote_ident(*parts: str) -> str:
+    """A possibly qualified identifier, quoted: ``quote_ident("a", 'b"c')`` is ``"a"."b""c"``."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+
+
+def quote_literal(text: str) -> str:
+    """A string constant, for the few places where a parameter is not allowed (DDL, SET)."""
+    escaped = text.replace("'", "''")
+    return f" E'{escaped.replace(chr(92), chr(92) * 2)}'" if "\\" in text else f"'{escaped}'"
+
+
+@cache
+def query(name: str) -> str:
+    """The SQL of ``airlock/sql/<name>.sql``."""
+    return (_SQL / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown: no password, no query string."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    user = f"{parts.username}@" if parts.username else ""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{user}{host}{port}{parts.path}"
+
+
+@asynccontextmanager
+async def connect(
+    url: str, *, purpose: str = "airlock", timeout_s: float = 10
+) -> AsyncGenerator[Conn]:
+    """One direct connection, closed afterwards.
+
+    url: ``postgresql://user:password@host:port/database``; a Unix socket as ``?host=/folder``.
+    purpose: shown in pg_stat_activity as application_name, "airlock" in front.
+    Raises Transient when the server cannot be reached, Refused when it says no.
+    """
+    name = purpose if purpose.startswith("airlock") else f"airlock {purpose}"
+    with translated(f"connecting to {without_password(url)}"):
+        conn: Conn = await asyncpg.connect(
+            url, timeout=timeout_s, server_settings={"application_name": name[:63]}
+        )
+    try:
+        yield conn
+    finally:
+        # A peer that is gone does not answer a polite goodbye.
+        try:
+            await conn.close(timeout=5)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            conn.terminate()
+
+
+def sqlstate(error: BaseException) -> str:
+    """The five-character SQLSTATE of an asyncpg error, or an empty string."""
+    return str(getattr(error, "sqlstate", None) or "")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether nothing changed and the same call may succeed later."""
+    if isinstance(error, Transient | OSError | TimeoutError | asyncio.TimeoutError):
+        return True
+    # asyncpg raises InterfaceError with no SQLSTATE when the connection is gone.
+    if isinstance(error, asyncpg.InterfaceError):
+        return True
+    return sqlstate(error).startswith(TRANSIENT_SQLSTATES)
+
+
+def translate(error: Exception, doing: str) -> AirlockError:
+    """The error of ours that says what to do about one of asyncpg's."""
+    if isinstance(error, AirlockError):
+        return error
+    text = str(error) or type(error).__name__
+    detail = getattr(error, "detail", None)
+    hint = getattr(error, "hint", None)
+    message = (
+        f"{doing}: {text}" + (f" ({detail})" if detail else "") + (f" Hint: {hint}" if hint else "")
+    )
+    if is_transient(error):
+        return Transient(message)
+    if sqlstate(error).startswith(REFUSED_SQLSTATES):
+        return Refused(message)
+    return Broken(message)
+
+
+@contextmanager
+def translated(doing: str) -> Generator[None]:
+    """Errors of asyncpg and of the network leave this block as ours, ``doing`` in front."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise translate(error, doing) from error

@@ -1,0 +1,307 @@
+"""The plan, tried on the restored snapshot: forwards, backwards, and forwards again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Literal
+
+from airlock import contents, ledger, postgres, snapshot
+from airlock.apply import Execute, Runner, plainly
+from airlock.catalogue import Catalogue, diff, problems
+from airlock.contents import Contents, Table
+from airlock.effects import Effect, StatementEffects
+from airlock.errors import AirlockError, Broken, Refused, Transient
+from airlock.introspection import read_catalogue
+from airlock.ledger import Lease
+from airlock.measure import Measurement
+from airlock.migration import Migration
+from airlock.plan import Plan
+from airlock.postgres import Conn, quote_ident
+from airlock.settings import Target
+from airlock.snapshot import Clone, Snapshot
+
+log = logging.getLogger(__name__)
+
+Verdict = Literal["exact", "schema only", "lossy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """What the reverse SQL of a migration drops: a whole table, or columns of one."""
+
+    schema: str
+    table: str
+    columns: tuple[str, ...]  # empty: the table itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RehearsedMigration:
+    """One migration as the clone met it."""
+
+    label: str
+    seconds: float
+    reverse_seconds: float
+    statements: tuple[StatementEffects, ...]
+    schema_before: str
+    schema_after: str
+    drops: tuple[Dropped, ...]
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        return tuple(effect for each in self.statements for effect in each.effects)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """What production may expect, measured. Its checksums and fingerprints bind the apply."""
+
+    snapshot: str
+    provider: str
+    server_version: str
+    rehearsed_at: datetime
+    seconds: float
+    restore_seconds: float
+    schema_before: str
+    schema_after: str
+    checksums: tuple[str, ...]
+    migrations: tuple[RehearsedMigration, ...]
+    verdict: Verdict
+    losses: tuple[str, ...]
+    not_compared: tuple[str, ...]
+    rows_compared: int
+
+    @property
+    def rollback_sentence(self) -> str:
+        """The verdict in words, for reports and messages."""
+        match self.verdict:
+            case "exact":
+                return f"exact: schema and {self.rows_compared:,} rows came back as they were"
+            case "schema only":
+                return f"schema only: not compared were {', '.join(self.not_compared)}"
+            case "lossy":
+                return f"lossy: not restored were {'; '.join(self.losses)}"
+
+
+async def rehearse(
+    target: Target, lease: Lease, plan: Plan, source: Snapshot
+) -> tuple[Rehearsal, Catalogue]:
+    """Restore the snapshot, run the plan there and back and there again, and compare.
+
+    Returns the rehearsal and the catalogue that production shall have afterwards.
+    Raises Refused when a migration fails, or when its rollback does not bring the schema back;
+    Broken when the restored snapshot is not what production was. Production is not touched.
+    """
+    began = time.monotonic()
+    async with snapshot.restore(source, target, name=f"rehearsal-{lease.deploy}") as clone:
+        stage = _Stage(target=target, lease=lease, plan=plan, source=source, clone=clone)
+        try:
+            return await stage.play(began)
+        except Transient as error:
+            # On the clone nobody else holds locks: waiting again would not help.
+            raise Refused(f"The rehearsal did not get through: {error}") from error
+
+
+@dataclass(slots=True, kw_only=True)
+class _Stage:
+    """One clone, and the plan that is played on it."""
+
+    target: Target
+    lease: Lease
+    plan: Plan
+    source: Snapshot
+    clone: Clone
+
+    async def play(self, began: float) -> tuple[Rehearsal, Catalogue]:
+        before = await self._catalogue()
+        self._check_restored(before)
+        columns = {table: before.columns(*table) for table in before.stores}
+        rows_before = await self._contents(columns)
+        forward = await self._forward(before)
+        after = forward[-1][1] if forward else before
+        self._check_sound(before, after)
+        reverse_s = await self._reverse(before, [catalogue for _, catalogue in forward])
+        rows_after = await self._contents(columns)
+        losses = await self._losses(rows_before, rows_after, columns)
+        await self._again(after)
+        not_compared = tuple(sorted(quote_ident(*table) for table in rows_before.left_out))
+        rehearsal = Rehearsal(
+            snapshot=self.source.id,
+            provider=self.source.provider,
+            server_version=self.clone.server_version,
+            rehearsed_at=datetime.now(UTC),
+            seconds=time.monotonic() - began,
+            restore_seconds=self.clone.seconds,
+            schema_before=before.fingerprint,
+            schema_after=after.fingerprint,
+            checksums=self.plan.checksums,
+            migrations=tuple(
+                replace(step, reverse_seconds=seconds)
+                for (step, _), seconds in zip(forward, reverse_s, strict=True)
+            ),
+            verdict="lossy" if losses else "schema only" if not_compared else "exact",
+            losses=losses,
+            not_compared=not_compared,
+            rows_compared=rows_before.rows,
+        )
+        log.info("Rehearsed %s: rollback %s", self.plan.versions, rehearsal.rollback_sentence)
+        return rehearsal, after
+
+    async def _catalogue(self) -> Catalogue:
+        async with postgres.connect(self.clone.url) as conn:
+            return await read_catalogue(conn)
+
+    async def _contents(self, columns: Mapping[Table, Sequence[str]]) -> Contents:
+        async with postgres.connect(self.clone.superuser_url or self.clone.url) as conn:
+            return await contents.read_contents(
+                conn, columns, max_bytes=self.target.clone.compare_max_bytes
+            )
+
+    def _check_restored(self, before: Catalogue) -> None:
+        if before.fingerprint == self.plan.schema_before:
+            return
+        raise Refused(
+            f"The restored snapshot {self.source.id} does not have production's schema: "
+            f"fingerprint {before.fingerprint[:12]}, expected {self.plan.schema_before[:12]}. "
+            "Either the schema was changed while the snapshot was taken (run the deploy again), or "
+            f"the dev server (PostgreSQL {self.clone.server_version}) renders it differently "
+            f"(use production's major version there, {self.source.server_version})."
+        )
+
+    async def _forward(self, before: Catalogue) -> list[tuple[RehearsedMigration, Catalogue]]:
+        steps: list[tuple[RehearsedMigration, Catalogue]] = []
+        measured = Measurement(url=self.clone.url)
+        for position, each in enumerate(self.plan.migrations, 1):
+            latest = steps[-1][1] if steps else before
+            steps.append(await self._forward_one(each, position, latest, measured))
+        return steps
+
+    async def _forward_one(
+        self, each: Migration, position: int, before: Catalogue, measured: Measurement
+    ) -> tuple[RehearsedMigration, Catalogue]:
+        began = time.monotonic()
+        async with postgres.connect(self.clone.url, purpose="rehearsal") as conn:
+            runner = self._runner(conn, measured.execute)
+            try:
+                await runner.forward(each, position=position)
+            except Broken as error:
+                raise Refused(f"{error} This was on the clone; production is untouched.") from error
+            seconds = time.monotonic() - began
+            after = await read_catalogue(conn)
+        step = RehearsedMigration(
+            label=each.label,
+            seconds=seconds,
+            reverse_seconds=0,
+            statements=measured.take(),
+            schema_before=before.fingerprint,
+            schema_after=after.fingerprint,
+            drops=_drops(before, after),
+        )
+        return step, after
+
+    def _runner(self, conn: Conn, execute: Execute = plainly) -> Runner:
+        return Runner(
+            url=self.clone.url,
+            conn=conn,
+            lease=self.lease,
+            budget=self.target.budget,
+            execute=execute,
+        )
+
+    def _check_sound(self, before: Catalogue, after: Catalogue) -> None:
+        if found := new_problems(before, after):
+            raise Refused(
+                f"After {self.plan.versions} the clone has: {'; '.join(found)}. Mend the "
+                "migration; production is untouched."
+            )
+
+    async def _reverse(self, before: Catalogue, forward: list[Catalogue]) -> list[float]:
+        """Undo newest first; the seconds of each, in the plan's order."""
+        seconds: list[float] = []
+        expected = [before, *forward[:-1]]
+        async with postgres.connect(self.clone.url, purpose="rehearsal") as conn:
+            rows = {row.version: row for row in await ledger.migrations_of(conn, self.lease.deploy)}
+            for each, should in reversed(list(zip(self.plan.migrations, expected, strict=False))):
+                began = time.monotonic()
+                try:
+                    await self._runner(conn).reverse(rows[each.version])
+                except Broken as error:
+                    raise Refused(
+                        f"{error} Mend the rollback notes; production is untouched."
+                    ) from error
+                seconds.append(time.monotonic() - began)
+                _check_came_back(each, should, await read_catalogue(conn))
+        return seconds[::-1]
+
+    async def _losses(
+        self, before: Contents, after: Contents, columns: Mapping[Table, Sequence[str]]
+    ) -> tuple[str, ...]:
+        changed = [
+            table for table in before.tables if before.tables[table] != after.tables.get(table)
+        ]
+        if not changed:
+            return ()
+        # Only a lossy rollback pays for a second copy to name its columns.
+        name = f"compare-{self.lease.deploy}"
+        async with (
+            snapshot.restore(self.source, self.target, name=name) as untouched,
+            postgres.connect(untouched.superuser_url or untouched.url) as original,
+            postgres.connect(self.clone.superuser_url or self.clone.url) as conn,
+        ):
+            losses: list[str] = []
+            for table in sorted(changed):
+                lost = before.tables[table].rows - after.tables[table].rows
+                names = await contents.changed_columns(original, conn, table, columns[table])
+                what = f"{quote_ident(*table)} ({', '.join(names)})"
+                losses.append(what + (f", {lost} rows fewer" if lost > 0 else ""))
+            return tuple(losses)
+
+    async def _again(self, expected: Catalogue) -> None:
+        async with postgres.connect(self.clone.url, purpose="rehearsal") as conn:
+            for position, each in enumerate(self.plan.migrations, 1):
+                try:
+                    await self._runner(conn).forward(each, position=position)
+                except AirlockError as error:
+                    raise Refused(
+                        f"After its rollback {each.label} cannot be applied again: {error} "
+                        "Mend the rollback notes; production is untouched."
+                    ) from error
+            found = await read_catalogue(conn)
+        if found.fingerprint != expected.fingerprint:
+            raise Refused(
+                f"Applied again after their rollback, {self.plan.versions} give another schema:\n"
+                f"{diff(expected, found).render()}\n"
+                "Mend the rollback notes; production is untouched."
+            )
+
+
+def new_problems(before: Catalogue, after: Catalogue) -> tuple[str, ...]:
+    """Unusable indexes and untrusted constraints that were not there before."""
+    return tuple(sorted(set(problems(after)) - set(problems(before))))
+
+
+def _check_came_back(each: Migration, should: Catalogue, found: Catalogue) -> None:
+    if found.fingerprint == should.fingerprint:
+        return
+    raise Refused(
+        f"The rollback notes of {each.file} do not bring the schema back. After them the clone "
+        f"differs from before:\n{diff(should, found).render()}\n"
+        "Mend the ROLLBACK NOTES; production is untouched."
+    )
+
+
+def _drops(before: Catalogue, after: Catalogue) -> tuple[Dropped, ...]:
+    """What exists only since this migration, and so goes with its rollback."""
+    old = set(before.stores)
+    drops: list[Dropped] = []
+    for schema, table in after.stores:
+        if (schema, table) not in old:
+            drops.append(Dropped(schema=schema, table=table, columns=()))
+            continue
+        new = set(after.columns(schema, table)) - set(before.columns(schema, table))
+        if new:
+            drops.append(Dropped(schema=schema, table=table, columns=tuple(sorted(new))))
+    return tuple(drops)

@@ -1,0 +1,299 @@
+"""The service's code as one commit, checked out beside the running one.
+
+``<state>/<target>/service/releases/<commit>`` holds the whole repository at that commit. Beside it,
+``.<commit>.ready`` says that the checkout is whole and what was built in it. No worktree of the
+repository is touched, and its own configuration is only read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from airlock.errors import Refused, Transient
+from airlock.service import Instance, Release, configured, log, table
+from airlock.settings import ServiceSettings, Target
+
+__all__ = ["Release", "check_out", "git_environ", "of", "resolve"]
+
+logger = logging.getLogger(__name__)
+
+_GIT_S = 120
+_BUILD_NEEDS = ("PIP_", "UV_", "NPM_CONFIG_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+
+def git_environ() -> dict[str, str]:
+    """Our environment without what would point git at another repository or ask a person."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+
+
+async def check_out(target: Target, ref: str | None, *, keep: Iterable[Path] = ()) -> Release:
+    """The release of that commit, tag or branch, ready to start: checked out, built once, whole.
+
+    ref: None means the service's own folder; nothing is checked out then.
+    keep: folders of earlier releases that must stay, besides running ones.
+    Raises Refused when the ref is unknown or the build fails, Transient when another checkout of
+    this target takes too long.
+    """
+    service = configured(target)
+    if ref is None:
+        return await _own_folder(service)
+    repository, subfolder = await _repository(service)
+    commit = await resolve(repository, ref)
+    async with _locked(target, service.build_timeout_s + _GIT_S):
+        root = await _checked_out(target, repository, commit)
+        directory = root / subfolder
+        if not directory.is_dir():
+            raise Refused(
+                f"Commit {commit[:12]} ({ref}) has no folder {subfolder}, in which the service is "
+                "started. Name a commit that has it, or mend service.directory."
+            )
+        await _build(target, commit, directory)
+        await asyncio.to_thread(_sweep, target, {root, *keep})
+    return Release(ref=ref, commit=commit, directory=directory)
+
+
+def of(target: Target, instance: Instance) -> Release:
+    """The code an earlier instance ran, to start it again. Raises Refused when it is gone."""
+    if not instance.directory.is_dir():
+        raise Refused(
+            f"The folder {instance.directory} of release {instance.release} is gone, so "
+            f"{target.name} cannot go back to it. Deploy that release by its commit or tag."
+        )
+    return Release.of(instance)
+
+
+async def resolve(repository: Path, ref: str) -> str:
+    """The full hash of a commit, tag or branch. Raises Refused when there is none of that name."""
+    found = ""
+    # A leading dash would be read as an option.
+    if ref and not ref.startswith("-"):
+        with contextlib.suppress(_GitError):
+            found = await _git(repository, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+    if not found:
+        raise Refused(
+            f"{repository} has no commit, tag or branch {ref!r}. See what there is with: "
+            f"git -C {repository} tag --sort=-creatordate; fetch what is missing."
+        )
+    return found
+
+
+class _GitError(Exception):
+    """What git said on its standard error."""
+
+
+async def _git(repository: Path, *arguments: str, index: Path | None = None) -> str:
+    environ = git_environ()
+    if index is not None:
+        environ["GIT_INDEX_FILE"] = str(index)
+    process = await asyncio.create_subprocess_exec(
+        *("git", "-C", str(repository), *arguments),
+        env=environ,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(_GIT_S):
+            output, problem = await process.communicate()
+    except (TimeoutError, asyncio.CancelledError) as error:
+        process.kill()
+        await process.wait()
+        if isinstance(error, asyncio.CancelledError):
+            raise
+        raise Transient(f"git {arguments[0]} took more than {_GIT_S} s in {repository}.") from None
+    if process.returncode:
+        raise _GitError(problem.decode(errors="replace").strip())
+    return output.decode(errors="replace").strip()
+
+
+async def _own_folder(service: ServiceSettings) -> Release:
+    if not service.directory.is_dir():
+        raise Refused(
+            f"The service's folder {service.directory} does not exist. Mend service.directory."
+        )
+    try:
+        commit = await _git(service.directory, "rev-parse", "--verify", "--quiet", "HEAD")
+        changed = await _git(service.directory, "status", "--porcelain", "--", ".")
+    except (_GitError, OSError):
+        return Release(ref=None, commit=None, directory=service.directory)
+    return Release(ref=None, commit=commit, directory=service.directory, dirty=bool(changed))
+
+
+async def _repository(service: ServiceSettings) -> tuple[Path, Path]:
+    """The repository, and the service's folder inside it."""
+    named = service.repository or service.directory
+    try:
+        git_dir = Path(await _git(named, "rev-parse", "--absolute-git-dir"))
+    except (_GitError, OSError) as error:
+        raise Refused(
+            f"{named} is no git repository that can be read ({error}), and a release was asked "
+            "for. Name the service's repository in service.repository."
+        ) from error
+    try:
+        top = Path(await _git(named, "rev-parse", "--show-toplevel")).resolve()
+    except _GitError:
+        return git_dir, Path()
+    folder = service.directory.resolve()
+    return git_dir, folder.relative_to(top) if folder.is_relative_to(top) else Path()
+
+
+@asynccontextmanager
+async def _locked(target: Target, timeout_s: float) -> AsyncGenerator[None, None]:
+    """One checkout of a target at a time, across processes; a crash lets go."""
+    folder = log.private(target.service_dir / "releases")
+    until = time.monotonic() + timeout_s
+    with (folder / ".lock").open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise Transient(
+                        f"Another checkout for {target.name} holds {file.name} for more than "
+                        f"{timeout_s:g} s. Try again when it is done."
+                    ) from None
+            await asyncio.sleep(0.05)
+        yield
+
+
+def _ready_mark(target: Target, commit: str) -> Path:
+    return target.service_dir / "releases" / f".{commit}.ready"
+
+
+async def _checked_out(target: Target, repository: Path, commit: str) -> Path:
+    folder = target.service_dir / "releases"
+    root = folder / commit
+    for leftover in folder.glob(".*.tmp"):
+        await asyncio.to_thread(_remove, leftover)
+    if root.is_dir():
+        if _ready_mark(target, commit).is_file() or root in _in_use(folder):
+            return root
+        # An interrupted build may have left anything behind.
+        await asyncio.to_thread(_remove, root)
+    temporary = folder / f".{commit[:12]}.{secrets.token_hex(4)}.tmp"
+    index = folder / f".{commit[:12]}.{secrets.token_hex(4)}.index.tmp"
+    temporary.mkdir(mode=0o700)
+    try:
+        await _git(repository, "read-tree", commit, index=index)
+        await _git(
+            *(repository, "--work-tree", str(temporary), "checkout-index", "--all"), index=index
+        )
+        temporary.rename(root)
+    except _GitError as error:
+        raise Refused(
+            f"Commit {commit[:12]} cannot be checked out of {repository}: {error}"
+        ) from error
+    finally:
+        await asyncio.to_thread(_remove, temporary)
+        index.unlink(missing_ok=True)
+    logger.info("Release checked out", extra={"commit": commit})
+    return root
+
+
+async def _build(target: Target, commit: str, directory: Path) -> None:
+    """Run the build command, once per commit and command."""
+    service, mark = configured(target), _ready_mark(target, commit)
+    wanted = "\0".join(service.build)
+    if mark.is_file() and mark.read_text() == wanted:
+        # The sweep goes by when a release was last asked for.
+        mark.touch()
+        return
+    if service.build:
+        await _run_build(target, service, commit, directory)
+    mark.write_text(wanted)
+
+
+async def _run_build(
+    target: Target, service: ServiceSettings, commit: str, directory: Path
+) -> None:
+    mark = log.mark(log.path(target, f"build-{commit[:12]}"))
+    output = os.open(mark.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *service.build,
+                cwd=directory,
+                env=_build_environ(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise Refused(
+                f"The build command {service.build[0]!r} cannot be run: {error.strerror}. "
+                "Mend service.build."
+            ) from error
+        ended = await _end_of(process, service.build_timeout_s)
+    finally:
+        os.close(output)
+    if ended != "status 0":
+        raise Refused(
+            f"Building commit {commit[:12]} with {' '.join(service.build)!r} failed: {ended}. "
+            f"Its last lines:\n{log.tail(target, [mark])}\nMend the build and deploy again."
+        )
+    logger.info("Release built", extra={"commit": commit})
+
+
+async def _end_of(process: asyncio.subprocess.Process, timeout_s: float) -> str:
+    """How a command of ours ended; with its whole group at the deadline."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return f"status {await process.wait()}"
+    except TimeoutError:
+        return f"it took more than {timeout_s:g} s"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+def _build_environ() -> dict[str, str]:
+    """No secrets: a build needs the network, not the database."""
+    from airlock.service.process import base_environ
+
+    needed = {n: v for n, v in os.environ.items() if n.upper().startswith(_BUILD_NEEDS)}
+    return {**base_environ(), **needed}
+
+
+def _in_use(folder: Path) -> set[Path]:
+    """The releases that some process has as its working folder."""
+    home = folder.resolve()
+    places = (table.directory(process.pid) for process in table.everything())
+    inside = (p.relative_to(home) for p in places if p is not None and p.is_relative_to(home))
+    return {folder / inner.parts[0] for inner in inside if inner.parts}
+
+
+def _sweep(target: Target, keep: set[Path]) -> None:
+    """Remove all but the last few releases, the running ones, and those in ``keep``."""
+    folder = target.service_dir / "releases"
+    wanted = {path.resolve() for path in (*keep, *_in_use(folder))}
+    marks = sorted(folder.glob(".*.ready"), key=lambda mark: mark.stat().st_mtime, reverse=True)
+    for mark in marks[configured(target).keep_releases :]:
+        root = folder / mark.name.removeprefix(".").removesuffix(".ready")
+        if any(path.is_relative_to(root.resolve()) for path in wanted):
+            continue
+        # The mark first: a half-removed folder must not count as whole.
+        mark.unlink()
+        _remove(root)
+        logger.info("Release removed", extra={"commit": root.name})
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,25 @@
+"""What somebody asks for when they start a deploy."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class DeployRequest(BaseModel):
+    """One deploy, as the form or the command line states it. Nothing in it is secret."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: Annotated[str, Field(min_length=1, description="A target of airlock.toml")]
+    up_to: Annotated[
+        int | None, Field(ge=1, description="The last migration to apply; all pending by default")
+    ] = None
+    release: Annotated[
+        str | None,
+        Field(min_length=1, description="Commit or tag of the service; its own folder by default"),
+    ] = None
+    reason: Annotated[str, Field(max_length=500)] = ""
+    requester: Annotated[str, Field(max_length=200)] = ""
+    dry_run: Annotated[bool, Field(description="Stop after the rehearsal")] = False

@@ -1,0 +1,104 @@
+"""Undo exactly what the ledger says a deploy did, newest first, and lose no row.
+
+Rows and values that the reverse SQL would drop are copied to ``airlock.kept`` in the transaction
+that drops them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from airlock import ledger, postgres
+from airlock.apply import Runner
+from airlock.catalogue import Catalogue, diff
+from airlock.errors import Stranded
+from airlock.introspection import read_catalogue
+from airlock.ledger import Lease
+from airlock.postgres import Conn, quote_ident
+from airlock.rehearsal import Dropped, RehearsedMigration
+from airlock.settings import Target
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undone:
+    """What a rollback of the schema did."""
+
+    migrations: tuple[str, ...]  # labels, newest first
+    kept_rows: int
+    seconds: float
+
+
+async def reverse_migrations(
+    target: Target, lease: Lease, rehearsed: Sequence[RehearsedMigration], expected: Catalogue
+) -> Undone:
+    """Run the reverse SQL of every migration of this deploy that is still there.
+
+    rehearsed: tells per migration what its reverse drops.
+    expected: the catalogue from before the deploy, which must be there again afterwards.
+    Raises Stranded when it is not; Transient when a lock was not to be had.
+    """
+    began = time.monotonic()
+    drops = {step.label: step.drops for step in rehearsed}
+    undone: list[str] = []
+    async with postgres.connect(target.database_url, purpose="rollback") as conn:
+        rows = await ledger.migrations_of(conn, lease.deploy)
+        for row in reversed([row for row in rows if row.state != "rolled_back"]):
+            runner = Runner(url=target.database_url, conn=conn, lease=lease, budget=target.budget)
+            keep = Keep(lease=lease, version=row.version, drops=drops.get(row.label, ()))
+            await runner.reverse(row, before=keep)
+            undone.append(row.label)
+        found = await read_catalogue(conn)
+        kept = await conn.fetchval(
+            "SELECT pg_catalog.count(*) FROM airlock.kept WHERE deploy = $1", lease.deploy
+        )
+    if found.fingerprint != expected.fingerprint:
+        raise Stranded(
+            "The reverse SQL ran, and the schema is not what it was before the deploy:\n"
+            f"{diff(expected, found).render()}\n"
+            f"Look at it, mend it by hand, then run: airlock rollback {target.name}"
+        )
+    return Undone(migrations=tuple(undone), kept_rows=kept, seconds=time.monotonic() - began)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """Copies what one migration's reverse drops into ``airlock.kept``."""
+
+    lease: Lease
+    version: int
+    drops: tuple[Dropped, ...]
+
+    async def __call__(self, conn: Conn) -> None:
+        for item in self.drops:
+            relation = quote_ident(item.schema, item.table)
+            if await conn.fetchval("SELECT pg_catalog.to_regclass($1) IS NULL", relation):
+                continue
+            # The reverse needs this lock anyway; taking it first leaves no moment for a write
+            # between the copy and the drop, and no upgrade that could deadlock.
+            await conn.execute(f"LOCK TABLE ONLY {relation} IN ACCESS EXCLUSIVE MODE")
+            status = await conn.execute(
+                await self._statement(conn, item, relation),
+                self.lease.deploy,
+                self.version,
+                relation,
+            )
+            log.info("Kept %s rows of %s", status.rsplit(" ", 1)[-1], relation)
+
+    async def _statement(self, conn: Conn, item: Dropped, relation: str) -> str:
+        condition = "true"
+        if item.columns:
+            rows = await conn.fetch(postgres.query("column_defaults"), relation, list(item.columns))
+            # A value that equals its column's default comes back with the column.
+            written = [f"{quote_ident(r['name'])} IS DISTINCT FROM ({r['value']})" for r in rows]
+            condition = " OR ".join(written) or "false"
+        # Identifiers are quoted; defaults are the server's own rendering.
+        return (
+            "INSERT INTO airlock.kept (deploy, version, relation, row_data)"  # noqa: S608
+            " SELECT $1::bigint, $2::integer, $3::text, pg_catalog.to_jsonb(t)"
+            f" FROM ONLY {relation} AS t WHERE {condition}"
+        )

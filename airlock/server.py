@@ -1,0 +1,424 @@
+"""A PostgreSQL server that Airlock starts, and ends.
+
+Its Unix socket lies in a folder that only this user can enter; TCP, where asked for, is loopback
+with passwords. PostgreSQL refuses to run as root: root starts it inside a user namespace where it
+is nobody special, so that no user has to be created and every file stays root's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+
+from airlock.binaries import Binaries
+from airlock.errors import Refused, Transient
+
+log = logging.getLogger(__name__)
+
+# For servers whose data can be made again: nothing here waits for a disk.
+SCRATCH_SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "fsync": "off",
+        "synchronous_commit": "off",
+        "full_page_writes": "off",
+        "shared_buffers": "64MB",
+        "max_wal_size": "4GB",
+        "wal_level": "minimal",
+        "max_wal_senders": "0",
+        "max_connections": "40",
+        "autovacuum_naptime": "1min",
+    }
+)
+
+StopMode = Literal["fast", "immediate"]
+_STOP_SIGNALS: Mapping[StopMode, signal.Signals] = {
+    "fast": signal.SIGINT,
+    "immediate": signal.SIGQUIT,
+}
+# https://www.postgresql.org/docs/current/runtime-config-connection.html; sun_path holds 108 bytes
+# with its end mark, and ".s.PGSQL.65535" and a slash take 15 of them.
+_SOCKET_DIR_BYTES = 107 - 15
+_SOCKET_PORT = 5432
+_IN_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+# prctl(2), PR_SET_PDEATHSIG.
+_WITH_PARENT = (
+    "import ctypes, os, sys; "
+    "ctypes.CDLL(None).prctl(1, int(sys.argv[1]), 0, 0, 0); "
+    "os.execv(sys.argv[2], sys.argv[2:])"
+)
+
+
+class Server:
+    """A running PostgreSQL server of ours."""
+
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        *,
+        binaries: Binaries,
+        data_dir: Path,
+        socket_dir: Path,
+        port: int,
+        tcp: bool,
+        superuser: str,
+    ) -> None:
+        self._process = process
+        self.binaries = binaries
+        self.data_dir = data_dir
+        self.socket_dir = socket_dir
+        self.port = port
+        self.tcp = tcp
+        self.superuser = superuser
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process.returncode is None
+
+    def url(self, database: str = "postgres", user: str | None = None) -> str:
+        """The address over the Unix socket; nobody else can reach it, so it needs no password."""
+        where = urlencode({"host": str(self.socket_dir), "port": self.port}, safe="/")
+        return f"postgresql://{_quoted(user or self.superuser)}@/{_quoted(database)}?{where}"
+
+    def tcp_url(self, database: str, user: str, password: str | None = None) -> str:
+        """The loopback address. Raises Refused when the server has none."""
+        if not self.tcp:
+            raise Refused(
+                f"The server in {self.data_dir} listens on its Unix socket only. "
+                "Start it with a port, 0 for a free one."
+            )
+        secret = f":{_quoted(password)}" if password is not None else ""
+        return f"postgresql://{_quoted(user)}{secret}@127.0.0.1:{self.port}/{_quoted(database)}"
+
+    async def stop(self, mode: StopMode = "fast", *, timeout_s: float = 20) -> None:
+        """End the server: fast first, then immediate, then by force. Does nothing twice."""
+        order: tuple[StopMode, ...] = ("fast", "immediate") if mode == "fast" else ("immediate",)
+        for each in order:
+            if await _ended_by(self._process, _STOP_SIGNALS[each], timeout_s):
+                return
+        await _ended_by(self._process, signal.SIGKILL, timeout_s)
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")
+
+
+async def _ended_by(
+    process: asyncio.subprocess.Process, number: signal.Signals, timeout_s: float
+) -> bool:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.send_signal(number)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), timeout_s)
+    return process.returncode is not None
+
+
+def initdb_command(
+    binaries: Binaries, data_dir: Path, *, superuser: str, locale: str, checksums: bool
+) -> list[str]:
+    """The argv of initdb: UTF-8, trust on the Unix socket, passwords on TCP."""
+    command = [
+        str(binaries.tool("initdb")),
+        f"--pgdata={data_dir}",
+        f"--username={superuser}",
+        "--encoding=UTF8",
+        f"--locale={locale}",
+        "--auth-local=trust",
+        "--auth-host=scram-sha-256",
+        "--no-sync",
+        "--no-instructions",
+    ]
+    return [*command, "--data-checksums"] if checksums else command
+
+
+def postgres_command(
+    binaries: Binaries,
+    data_dir: Path,
+    *,
+    socket_dir: Path,
+    port: int | None,
+    settings: Mapping[str, str],
+) -> list[str]:
+    """The argv of the server. What is set here cannot be overridden by a file in data_dir."""
+    ours = {
+        "listen_addresses": "" if port is None else "127.0.0.1",
+        "port": str(_SOCKET_PORT if port is None else port),
+        "unix_socket_directories": str(socket_dir),
+        "unix_socket_permissions": "0700",
+        "logging_collector": "off",
+        "log_destination": "stderr",
+        "ssl": "off",
+        # Nothing of ours may reach into another cluster or run somebody's archiving script.
+        "archive_mode": "off",
+    }
+    command = [str(binaries.tool("postgres")), "-D", str(data_dir)]
+    for name, value in {**ours, **settings}.items():
+        command += ["-c", f"{name}={value}"]
+    return command
+
+
+async def initdb(
+    binaries: Binaries,
+    data_dir: Path,
+    *,
+    superuser: str = "postgres",
+    locale: str = "C.UTF-8",
+    checksums: bool = True,
+    timeout_s: float = 120,
+) -> None:
+    """A new, empty cluster in data_dir, which must not exist yet or be empty."""
+    data_dir.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    data_dir.mkdir(exist_ok=True, mode=0o700)
+    _adopt(data_dir)
+    command = initdb_command(
+        binaries, data_dir, superuser=superuser, locale=locale, checksums=checksums
+    )
+    process = await asyncio.create_subprocess_exec(
+        *_as_nobody_special(command),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=_environment(),
+        cwd="/",
+        start_new_session=True,
+        **_identity(),
+    )
+    try:
+        _, stderr = await asyncio.wait_for(process.communicate(), timeout_s)
+    except BaseException:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        raise
+    if process.returncode != 0:
+        tail = stderr.decode(errors="replace").strip()[-2000:]
+        raise Refused(f"initdb could not make a cluster in {data_dir}: {tail}")
+
+
+@asynccontextmanager
+async def running(
+    binaries: Binaries,
+    data_dir: Path,
+    *,
+    port: int | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    superuser: str = "postgres",
+    timeout_s: float = 60,
+) -> AsyncGenerator[Server]:
+    """The server on data_dir, ready for connections, ended afterwards.
+
+    port: None for the Unix socket only, 0 for a free loopback port, or a loopback port.
+    settings: win over every file in data_dir.
+    Its log is data_dir's neighbour, with ".log" behind the name.
+    Raises Refused with the end of that log when it does not start.
+    """
+    async with _socket_dir(data_dir) as socket_dir:
+        server = await start(
+            binaries,
+            data_dir,
+            socket_dir=socket_dir,
+            port=port,
+            settings=settings,
+            superuser=superuser,
+            timeout_s=timeout_s,
+        )
+        log.info("server started: pid=%s data=%s", server.pid, data_dir)
+        try:
+            yield server
+        finally:
+            # Shielded: a cancelled deploy still ends its servers.
+            await asyncio.shield(asyncio.ensure_future(server.stop()))
+            log.info("server ended: pid=%s data=%s", server.pid, data_dir)
+
+
+async def start(
+    binaries: Binaries,
+    data_dir: Path,
+    *,
+    socket_dir: Path,
+    port: int | None = None,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    superuser: str = "postgres",
+    timeout_s: float = 60,
+) -> Server:
+    """A running server, which the caller must stop. Prefer ``running``."""
+    _adopt(data_dir)
+    number = free_port() if port == 0 else port
+    command = postgres_command(
+        binaries, data_dir, socket_dir=socket_dir, port=number, settings=settings
+    )
+    log_path = log_file(data_dir)
+    with os.fdopen(os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as out:
+        process = await asyncio.create_subprocess_exec(
+            *_as_nobody_special(command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env=_environment(),
+            cwd="/",
+            # Ctrl-C in a terminal goes to the deploy, which ends its servers when it is done.
+            start_new_session=True,
+            **_identity(),
+        )
+    server = Server(
+        process,
+        binaries=binaries,
+        data_dir=data_dir,
+        socket_dir=socket_dir,
+        port=_SOCKET_PORT if number is None else number,
+        tcp=number is not None,
+        superuser=superuser,
+    )
+    try:
+        await _until_ready(server, timeout_s)
+    except BaseException:
+        await asyncio.shield(asyncio.ensure_future(server.stop("immediate")))
+        raise
+    return server
+
+
+def log_file(data_dir: Path) -> Path:
+    """Where the server on data_dir logs."""
+    return data_dir.with_name(data_dir.name + ".log")
+
+
+async def _until_ready(server: Server, timeout_s: float) -> None:
+    clock = asyncio.get_running_loop()
+    deadline = clock.time() + timeout_s
+    while server.is_running:
+        if _is_ready(server.data_dir, server.pid):
+            return
+        if clock.time() > deadline:
+            raise Transient(
+                f"PostgreSQL in {server.data_dir} was not ready after {timeout_s:.0f} s. "
+                f"The end of its log: {tail(log_file(server.data_dir))}"
+            )
+        await asyncio.sleep(0.01)
+    raise Refused(
+        f"PostgreSQL {server.binaries.version} did not start in {server.data_dir}. "
+        f"The end of its log: {tail(log_file(server.data_dir))}"
+    )
+
+
+def _is_ready(data_dir: Path, pid: int) -> bool:
+    # The eighth line is the state: https://www.postgresql.org/docs/current/storage-file-layout.html
+    try:
+        lines = (data_dir / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def tail(path: Path, limit_bytes: int = 2000) -> str:
+    """The end of a text file, for an error message."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - limit_bytes))
+            return file.read().decode(errors="replace").strip()
+    except OSError:
+        return "(no log)"
+
+
+def free_port() -> int:
+    """A loopback TCP port that nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def _socket_dir(data_dir: Path) -> AsyncGenerator[Path]:
+    """An own folder beside data_dir, or one with a short name when that path is too long."""
+    beside = data_dir.with_name(data_dir.name + ".socket")
+    if len(os.fsencode(beside)) <= _SOCKET_DIR_BYTES and not _servant():
+        beside.mkdir(exist_ok=True, mode=0o700)
+        folder = beside
+    else:
+        folder = Path(tempfile.mkdtemp(prefix="airlock-"))
+    _adopt(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment() -> dict[str, str]:
+    # Nothing of ours: the caller's environment holds passwords, and PG* variables change servers.
+    kept = ("PATH", "HOME", "TZ", "LD_LIBRARY_PATH", "TMPDIR")
+    return {"LC_ALL": "C.UTF-8"} | {name: os.environ[name] for name in kept if name in os.environ}
+
+
+def _as_nobody_special(command: list[str]) -> list[str]:
+    # The namespace first: entering one clears the parent-death signal. SIGINT: fast shutdown.
+    dying = dying_with_parent(command, signal.SIGINT)
+    if os.geteuid() == 0 and _namespaces_work():
+        return [*_IN_NAMESPACE, *dying]
+    return dying
+
+
+def dying_with_parent(command: list[str], number: signal.Signals) -> list[str]:
+    """The same command, sent that signal when the process that started it dies. Linux only."""
+    if sys.platform != "linux":
+        return command
+    return [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(int(number)), *command]
+
+
+@cache
+def _namespaces_work() -> bool:
+    """Whether this machine lets root start a program in a user namespace of its own."""
+    try:
+        done = subprocess.run(
+            [*_IN_NAMESPACE, "true"], capture_output=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+@cache
+def _servant() -> pwd.struct_passwd | None:
+    """The existing user who runs the server when root cannot use a namespace."""
+    if os.geteuid() != 0 or _namespaces_work():
+        return None
+    for name in ("postgres", "nobody"):
+        with suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise Refused(
+        "PostgreSQL does not run as root. Neither a user namespace (unshare --user) nor a user "
+        "named postgres or nobody is to be had here. Start Airlock as an ordinary user."
+    )
+
+
+def _identity() -> dict[str, Any]:
+    servant = _servant()
+    if servant is None:
+        return {}
+    return {"user": servant.pw_uid, "group": servant.pw_gid, "extra_groups": []}
+
+
+def _adopt(folder: Path) -> None:
+    """Give an own folder to the user who runs the server, where that is not us."""
+    servant = _servant()
+    if servant is None:
+        return
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, servant.pw_uid, servant.pw_gid, follow_symlinks=False)

@@ -1,0 +1,78 @@
+"""Starts one service in a session of its own and says its pid: run as a script, not imported.
+
+python -I -S launch.py --fds 7,9 --log FILE --directory FOLDER -- command…
+
+The sockets become descriptors 3, 4, … as systemd hands them over (sd_listen_fds(3)); LISTEN_PID is
+only known between fork and exec, which is why this script exists. It ends at once, so the service
+belongs to init and outlives whoever asked for it. Prints the pid, or fails with the reason.
+"""
+
+import fcntl
+import os
+import signal
+import sys
+
+FIRST = 3
+RESET = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGPIPE", "SIGXFSZ", "SIGCHLD")
+
+
+def become(fds: list[int], log: str, directory: str, command: list[str]) -> None:
+    """Turn this process into the service. Returns never; raises OSError."""
+    os.setsid()
+    # Ignored signals survive exec: a service started from a background job would not hear TERM.
+    for name in RESET:
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.chdir(directory)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    # First out of the way: a target number may be a source that is still needed.
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 100) for fd in fds]
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    for number, fd in enumerate([nothing, output, output, *high]):
+        os.dup2(fd, number)
+    if fds:
+        os.environ["LISTEN_FDS"] = str(len(fds))
+        os.environ["LISTEN_PID"] = str(os.getpid())
+        os.environ["LISTEN_FDNAMES"] = ":".join(["http", "probe"][: len(fds)])
+    os.execvp(command[0], command)  # noqa: S606 — no shell is the point
+
+
+def main(arguments: list[str]) -> int:
+    """Fork, become the service there, and report."""
+    split = arguments.index("--")
+    options = dict(zip(arguments[:split:2], arguments[1:split:2], strict=True))
+    fds = [int(fd) for fd in options["--fds"].split(",") if fd]
+    command = arguments[split + 1 :]
+    reading, low = os.pipe()
+    writing = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 200)
+    os.close(low)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become(fds, options["--log"], options["--directory"], command)
+        except OSError as error:
+            os.write(writing, f"{error.filename or command[0]}: {error.strerror}".encode())
+        finally:
+            os._exit(127)
+    os.close(writing)
+    # The pipe closes by itself when the service is executed: nothing read is good news.
+    if failure := read_all(reading):
+        os.waitpid(pid, 0)
+        sys.stderr.write(failure.decode(errors="replace"))
+        return 127
+    sys.stdout.write(f"{pid}\n")
+    return 0
+
+
+def read_all(fd: int) -> bytes:
+    """Everything until the other end closes."""
+    text = b""
+    while chunk := os.read(fd, 4096):
+        text += chunk
+    return text
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

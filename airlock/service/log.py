@@ -1,0 +1,92 @@
+"""What the service wrote, and how much of it may be shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from airlock.errors import Refused
+from airlock.service import LogMark
+from airlock.settings import Target, read_env_file
+
+_READ_BYTES = 4 * 2**20
+_TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_ERROR_LINE = re.compile(
+    r"""\b(ERROR|CRITICAL|FATAL)\b
+    |^Traceback\ \(most\ recent\ call\ last\)
+    |\blevel"?\s*[=:]\s*"?(error|critical|fatal)\b""",
+    re.VERBOSE,
+)
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+_QUERY = re.compile(r"(\w+://[^\s?]+|\s/[^\s?]*)\?\S+")
+
+
+def path(target: Target, token: str) -> Path:
+    """Where the instance of that token writes; its folder is made, readable by nobody else."""
+    if not _TOKEN.fullmatch(token):
+        raise Refused(
+            f"An instance's token is a file name of letters, digits, '.', '_' and '-'; "
+            f"found {token!r}. Choose another."
+        )
+    folder = private(target.service_dir / "logs")
+    return folder / f"{token}.log"
+
+
+def private(folder: Path) -> Path:
+    """The folder, made if needed, for nobody else to read."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def mark(file: Path) -> LogMark:
+    """The file as long as it is now."""
+    try:
+        return LogMark(path=file, offset=file.stat().st_size)
+    except OSError:
+        return LogMark(path=file)
+
+
+def since(found: LogMark) -> list[str]:
+    """The complete lines written after the mark, the last few megabytes of them."""
+    try:
+        with found.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            # Shorter than the mark: it was rotated, and all of it is new.
+            start = found.offset if found.offset <= size else 0
+            file.seek(max(start, size - _READ_BYTES))
+            return file.read(_READ_BYTES).decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def error_lines(lines: Iterable[str]) -> list[str]:
+    """Those that say ERROR or worse, or begin a traceback."""
+    return [line for line in lines if _ERROR_LINE.search(line)]
+
+
+def tail(target: Target, found: Iterable[LogMark], lines: int = 15) -> str:
+    """The last lines an instance wrote, secrets masked, ready for an error message."""
+    text = "\n".join(line for each in found for line in since(each)[-lines:])
+    return mask(target, text).strip()[-3000:] or "(it wrote nothing)"
+
+
+def mask(target: Target, text: str) -> str:
+    """The text without passwords in URLs, query strings, and the values the service was given."""
+    for secret in sorted(_secrets(target), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return _QUERY.sub(r"\1?***", _CREDENTIALS.sub("***", text))
+
+
+def _secrets(target: Target) -> set[str]:
+    service = target.service
+    names = [target.database_url_env, target.replication_url_env, target.alerts.slack_url_env]
+    found = {
+        os.environ.get(name, "") for name in (*names, *(service.env if service else ())) if name
+    }
+    for file in (target.env_file, service.env_file if service else None):
+        if file is not None and file.is_file():
+            found |= set(read_env_file(file).values())
+    # Short values are ports and flags: masking every "1" would leave nothing to read.
+    return {value for value in found if len(value) >= 6}

@@ -1,0 +1,276 @@
+"""What ``airlock.toml`` says, checked once, at the edge.
+
+Secrets are never in the file: it names environment variables, and their values are read at the
+moment of use. A target is passed around by its name.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from airlock.errors import Refused
+
+CONFIG_VARIABLE = "AIRLOCK_CONFIG"
+CONFIG_NAME = "airlock.toml"
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Budget(_Section):
+    """How long production may be kept waiting."""
+
+    lock_timeout_ms: Annotated[int, Field(ge=10, le=60_000)] = 200
+    statement_timeout_s: Positive = 300
+    build_timeout_s: Positive = 7200
+    tries: Annotated[int, Field(ge=1, le=1000)] = 30
+    pause_ms: Annotated[int, Field(ge=1, le=60_000)] = 200
+
+
+class SnapshotPolicy(_Section):
+    """How the target is backed up, and how many backups are kept."""
+
+    provider: Literal["auto", "physical", "logical"] = "auto"
+    keep: Annotated[int, Field(ge=1)] = 5
+    keep_min: Annotated[int, Field(ge=1)] = 2
+    jobs: Annotated[int, Field(ge=1, le=64)] = 2
+
+
+class ClonePolicy(_Section):
+    """Where the snapshot is restored: a scratch server, or a database of a dev server."""
+
+    dev_url_env: str | None = None
+    compare_max_bytes: Annotated[int, Field(ge=0)] = 20 * 2**30
+
+
+class ServiceSettings(_Section):
+    """The service that lives on the database, and how it is started and stopped."""
+
+    adapter: Literal["process", "systemd", "command"] = "process"
+    directory: Path = Path()
+    command: tuple[str, ...] = ("python3", "start_server.py")
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    env: tuple[str, ...] = ()
+    env_file: Path | None = None
+    inherit_socket: bool = True
+    ready_s: Positive = 30
+    drain_s: Positive = 10
+    repository: Path | None = None
+    build: tuple[str, ...] = ()
+    build_timeout_s: Positive = 600
+    keep_releases: Annotated[int, Field(ge=1)] = 3
+    unit: str | None = None
+    unit_action: Literal["restart", "reload", "reload-or-restart"] = "restart"
+    start: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
+    reload: tuple[str, ...] = ()
+
+
+class Smoke(_Section):
+    """One endpoint and the answer it should give."""
+
+    path: str
+    status: Annotated[int, Field(ge=100, le=599)] = 200
+    method: Literal["GET", "HEAD"] = "GET"
+
+
+class HealthSettings(_Section):
+    """What counts as healthy, and how long we look."""
+
+    url: str | None = None
+    consecutive: Annotated[int, Field(ge=1)] = 5
+    interval_ms: Annotated[int, Field(ge=10)] = 200
+    timeout_s: Positive = 2
+    bake_s: Annotated[float, Field(ge=0)] = 3
+    deadline_s: Positive = 60
+    smoke: tuple[Smoke, ...] = ()
+    frontend_url: str | None = None
+    log_file: Path | None = None
+    max_log_errors: Annotated[int, Field(ge=0)] = 0
+
+
+class AlertSettings(_Section):
+    """Where alerts go. Each is the name of the environment variable that holds the address."""
+
+    slack_url_env: str | None = None
+
+
+class Target(_Section):
+    """One environment: a database, a service, and the policy for both."""
+
+    name: str
+    root: Path
+    state_dir: Path
+    migrations_dir: Path
+    database_url_env: str
+    replication_url_env: str | None = None
+    env_file: Path | None = None
+    budget: Budget = Budget()
+    snapshot: SnapshotPolicy = SnapshotPolicy()
+    clone: ClonePolicy = ClonePolicy()
+    service: ServiceSettings | None = None
+    health: HealthSettings = HealthSettings()
+    alerts: AlertSettings = AlertSettings()
+
+    @property
+    def database_url(self) -> str:
+        """The production role's URL. Raises Refused when its variable is not set."""
+        return self.variable(self.database_url_env)
+
+    @property
+    def replication_url(self) -> str:
+        """The URL of a role that may take a base backup; the production role's by default."""
+        return self.variable(self.replication_url_env or self.database_url_env)
+
+    @property
+    def snapshots_dir(self) -> Path:
+        return self.state_dir / self.name / "snapshots"
+
+    @property
+    def clones_dir(self) -> Path:
+        return self.state_dir / self.name / "clones"
+
+    @property
+    def service_dir(self) -> Path:
+        """Logs and releases of the service."""
+        return self.state_dir / self.name / "service"
+
+    def variable(self, name: str) -> str:
+        """An environment variable, or its line in the target's env file."""
+        value = os.environ.get(name) or read_env_file(self.env_file).get(name)
+        if value:
+            return value
+        where = f" nor in {self.env_file}" if self.env_file else ""
+        raise Refused(
+            f"Target {self.name} takes {name} from the environment, and it is not set "
+            f"there{where}. Set it, for example: export {name}=postgresql://user@host/database"
+        )
+
+
+class Project(_Section):
+    """One checkout: its migrations and its targets."""
+
+    root: Path
+    migrations_dir: Path
+    state_dir: Path
+    targets: dict[str, Target]
+
+    def target(self, name: str) -> Target:
+        """The target of that name. Raises Refused naming the ones there are."""
+        if name in self.targets:
+            return self.targets[name]
+        known = ", ".join(sorted(self.targets)) or "none"
+        raise Refused(
+            f"There is no target {name!r} in {CONFIG_NAME}; it has: {known}. "
+            f"Choose one of these, or add [targets.{name}]."
+        )
+
+
+def config_path(start: Path | None = None) -> Path:
+    """$AIRLOCK_CONFIG, or the nearest airlock.toml in this folder and those above it."""
+    if named := os.environ.get(CONFIG_VARIABLE):
+        return Path(named).resolve()
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / CONFIG_NAME).is_file():
+            return folder / CONFIG_NAME
+    raise Refused(
+        f"No {CONFIG_NAME} in {here} or above it. Go to the project's folder, "
+        f"or name the file in {CONFIG_VARIABLE}."
+    )
+
+
+def load(path: Path | None = None) -> Project:
+    """The project that airlock.toml describes. Raises Refused naming the line's key."""
+    path = path or config_path()
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Refused(f"{path} is not TOML: {error}. Mend that line.") from error
+    root = path.parent
+    migrations_dir = root / raw.pop("migrations", "migrations")
+    state_dir = root / raw.pop("state_dir", ".airlock")
+    targets = raw.pop("targets", {})
+    if raw:
+        raise Refused(
+            f"{path.name} has {', '.join(sorted(raw))} at its top; expected were "
+            "migrations, state_dir and [targets.NAME]. Check the spelling."
+        )
+    return Project(
+        root=root,
+        migrations_dir=migrations_dir,
+        state_dir=state_dir,
+        targets={
+            name: _target(path, name, table, root, migrations_dir, state_dir)
+            for name, table in targets.items()
+        },
+    )
+
+
+def target(name: str) -> Target:
+    """The target of that name in the project of this folder."""
+    return load().target(name)
+
+
+def _target(
+    path: Path,
+    name: str,
+    table: dict[str, object],
+    root: Path,
+    migrations_dir: Path,
+    state_dir: Path,
+) -> Target:
+    places = {"name": name, "root": root, "migrations_dir": migrations_dir, "state_dir": state_dir}
+    try:
+        found = Target.model_validate({**table, **places})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise Refused(
+            f"{path.name}: [targets.{name}] {key}: {first['msg'].lower()}. Mend that line."
+        ) from error
+    service = found.service
+    if service is not None:
+        service = service.model_copy(
+            update={
+                "directory": root / service.directory,
+                "repository": root / service.repository if service.repository else None,
+                "env_file": root / service.env_file if service.env_file else None,
+            }
+        )
+    health = found.health
+    if health.log_file:
+        health = health.model_copy(update={"log_file": root / health.log_file})
+    env_file = root / found.env_file if found.env_file else None
+    return found.model_copy(update={"service": service, "health": health, "env_file": env_file})
+
+
+def read_env_file(path: Path | None) -> dict[str, str]:
+    """``NAME=value`` lines of an env file; comments, ``export`` and matching quotes are dropped."""
+    if path is None:
+        return {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise Refused(f"The env file {path} cannot be read: {error.strerror}.") from error
+    values: dict[str, str] = {}
+    for line in lines:
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        if not equals or name.startswith("#"):
+            continue
+        value = value.strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        values[name.strip()] = value
+    return values

@@ -1,0 +1,7 @@
+-- One row updated, or none: the row is locked while our own migration's transaction runs, and
+-- that lock says as much as a heartbeat would.
+UPDATE airlock.deploy
+SET heartbeat_at = clock_timestamp()
+WHERE id = (
+    SELECT id FROM airlock.deploy WHERE id = $1 AND fence = $2 FOR NO KEY UPDATE SKIP LOCKED
+)

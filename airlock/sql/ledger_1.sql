@@ -1,0 +1,109 @@
+-- The ledger, version 1: what was done to this database, in the database itself.
+-- docs/decisions/0001-ledger-in-the-target.md
+CREATE SCHEMA airlock;
+COMMENT ON SCHEMA airlock IS 'Airlock''s ledger: the only truth about what was deployed here';
+
+CREATE TABLE airlock.ledger (
+    version integer PRIMARY KEY,
+    upgraded_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE airlock.ledger IS 'Versions of the ledger''s own tables';
+
+-- Each holder of a deploy draws a number; a higher one shuts the earlier holders out.
+CREATE SEQUENCE airlock.fence;
+
+CREATE TABLE airlock.catalogue (
+    fingerprint text PRIMARY KEY,
+    objects text NOT NULL,
+    read_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE airlock.catalogue IS 'Schemas as data, by fingerprint';
+
+CREATE TABLE airlock.deploy (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    target text NOT NULL,
+    requester text NOT NULL,
+    reason text NOT NULL,
+    request jsonb NOT NULL,
+    state text NOT NULL DEFAULT 'planned' CHECK (state IN (
+        'planned', 'snapshotted', 'rehearsed', 'approved', 'applying', 'applied', 'verified',
+        'restarted', 'healthy', 'succeeded', 'failed', 'rolling_back', 'rolled_back', 'stranded')),
+    plan jsonb,
+    schema_before text REFERENCES airlock.catalogue,
+    schema_expected text REFERENCES airlock.catalogue,
+    schema_after text REFERENCES airlock.catalogue,
+    snapshot jsonb,
+    rehearsal jsonb,
+    release jsonb,
+    previous jsonb,
+    restart jsonb,
+    health jsonb,
+    holder text NOT NULL,
+    fence bigint NOT NULL,
+    heartbeat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    finished_at timestamptz,
+    failed_step text,
+    failure text,
+    -- A stranded deploy stays open: nothing else may run until a person has dealt with it.
+    CHECK ((finished_at IS NOT NULL) = (state IN ('succeeded', 'failed', 'rolled_back')))
+);
+COMMENT ON TABLE airlock.deploy IS 'One row per run of the pipeline against this database';
+COMMENT ON COLUMN airlock.deploy.previous IS 'Instance and release that served before: what an undo starts again';
+-- One open deploy per database, whatever the clients believe about locks.
+CREATE UNIQUE INDEX deploy_open ON airlock.deploy ((true)) WHERE finished_at IS NULL;
+
+CREATE TABLE airlock.migration (
+    deploy bigint NOT NULL REFERENCES airlock.deploy,
+    version integer NOT NULL,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    forward_sql text NOT NULL,
+    reverse_sql text NOT NULL,
+    state text NOT NULL CHECK (state IN ('started', 'applied', 'rolled_back', 'adopted')),
+    position integer NOT NULL,
+    segments_done integer NOT NULL,
+    reverse_segments_done integer NOT NULL DEFAULT 0,
+    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    applied_at timestamptz,
+    rolled_back_at timestamptz,
+    PRIMARY KEY (deploy, version)
+);
+COMMENT ON TABLE airlock.migration IS 'One row per migration and deploy, forward and reverse SQL as applied';
+CREATE UNIQUE INDEX migration_current ON airlock.migration (version) WHERE state <> 'rolled_back';
+
+CREATE TABLE airlock.event (
+    deploy bigint NOT NULL REFERENCES airlock.deploy,
+    sequence bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    fence bigint NOT NULL,
+    step text NOT NULL,
+    phase text NOT NULL CHECK (phase IN ('intent', 'done', 'failed')),
+    detail text NOT NULL
+);
+COMMENT ON TABLE airlock.event IS 'Append-only journal: what was meant, what came of it';
+CREATE INDEX event_deploy ON airlock.event (deploy, sequence);
+
+CREATE TABLE airlock.alert (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    deploy bigint NOT NULL REFERENCES airlock.deploy,
+    dedup_key text NOT NULL UNIQUE,
+    body jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    attempts integer NOT NULL DEFAULT 0,
+    last_error text,
+    delivered_at timestamptz
+);
+COMMENT ON TABLE airlock.alert IS 'Outbox: alerts to deliver, delivered at least once';
+
+CREATE TABLE airlock.kept (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    deploy bigint NOT NULL REFERENCES airlock.deploy,
+    version integer NOT NULL,
+    relation text NOT NULL,
+    row_data jsonb NOT NULL,
+    kept_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE airlock.kept IS 'Rows and values that a rollback would have dropped';
+
+INSERT INTO airlock.ledger (version) VALUES (1);

@@ -1,0 +1,1 @@
+"""The story: the order of the steps, and what failure means."""

@@ -1,0 +1,1 @@
+"""Verbs: one Prefect task each, with its retries, timeout and run name."""

@@ -1,0 +1,145 @@
+"""The servers and databases that the tests run on."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from airlock import binaries, server
+from airlock.errors import Refused
+from airlock.postgres import connect, quote_ident
+
+OWNER = "owner"
+OWNER_PASSWORD = "owner's pass"
+SUPERUSER_PASSWORD = "the superuser's pass"
+TEMPLATE = "airlock_test_template"
+
+# A server that can be backed up both ways, and that loses nothing which a test would miss.
+TEST_SETTINGS = {
+    **server.SCRATCH_SETTINGS,
+    "wal_level": "replica",
+    "max_wal_senders": "8",
+    "max_connections": "100",
+    "autovacuum": "off",
+}
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """One database of a test: owned by an ordinary role, gone afterwards."""
+
+    name: str
+    url: str
+    tcp_url: str
+    superuser_url: str
+    server: server.Server
+
+
+@pytest.fixture(scope="session")
+def servers_dir() -> Iterator[Path]:
+    # Short, so that the sockets' paths fit.
+    with tempfile.TemporaryDirectory(prefix="airlock-t-") as folder:
+        yield Path(folder)
+
+
+async def start_server(
+    stack: AsyncExitStack, found: binaries.Binaries, folder: Path
+) -> server.Server:
+    """A server with the roles and the template that ``database`` needs."""
+    await server.initdb(found, folder)
+    running = server.running(found, folder, port=0, settings=TEST_SETTINGS)
+    pg = await stack.enter_async_context(running)
+    async with connect(pg.url()) as superuser:
+        secret = SUPERUSER_PASSWORD.replace("'", "''")
+        await superuser.execute(f"ALTER ROLE postgres PASSWORD '{secret}'")
+        secret = OWNER_PASSWORD.replace("'", "''")
+        await superuser.execute(f"CREATE ROLE {OWNER} LOGIN PASSWORD '{secret}'")
+        await superuser.execute(f"CREATE DATABASE {TEMPLATE} OWNER {OWNER}")
+    async with connect(pg.url(TEMPLATE)) as superuser:
+        await superuser.execute(f"ALTER SCHEMA public OWNER TO {OWNER}")
+    return pg
+
+
+@pytest.fixture(scope="session")
+async def pg_of() -> AsyncIterator[Callable[[int | None], Awaitable[server.Server]]]:
+    """A function: major version (None: the default) to its server, started when first asked for."""
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="airlock-t-"))
+        started: dict[Path, server.Server] = {}
+        lock = asyncio.Lock()
+
+        async def get(major: int | None = None) -> server.Server:
+            try:
+                found = binaries.find(major=major)
+            except Refused as error:
+                pytest.skip(str(error))
+            async with lock:
+                if found.directory not in started:
+                    data_dir = Path(folder) / f"pg{len(started)}"
+                    started[found.directory] = await start_server(stack, found, data_dir)
+                return started[found.directory]
+
+        yield get
+
+
+@pytest.fixture(scope="session")
+async def pg(pg_of: Callable[[int | None], Awaitable[server.Server]]) -> server.Server:
+    """The server of the whole test run."""
+    return await pg_of(None)
+
+
+@pytest.fixture
+async def database_on() -> AsyncIterator[Callable[..., Awaitable[Database]]]:
+    """A function: server to a fresh database on it, owned by an ordinary role."""
+    made: list[Database] = []
+
+    async def make(on: server.Server, *, owner: str = OWNER) -> Database:
+        database = await create_database(on, owner=owner)
+        made.append(database)
+        return database
+
+    yield make
+    for database in made:
+        await drop_database(database)
+
+
+@pytest.fixture
+async def database(pg: server.Server) -> AsyncIterator[Database]:
+    """A fresh database, owned by an ordinary role, dropped afterwards."""
+    made = await create_database(pg)
+    yield made
+    await drop_database(made)
+
+
+async def create_database(on: server.Server, *, owner: str = OWNER) -> Database:
+    """A fresh database. STRATEGY FILE_COPY checkpoints: the default is faster for a small one."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    async with connect(on.url()) as superuser:
+        await superuser.execute(
+            f"CREATE DATABASE {quote_ident(name)} OWNER {quote_ident(owner)} TEMPLATE {TEMPLATE}"
+        )
+    return Database(
+        name=name,
+        url=on.url(name, owner),
+        tcp_url=on.tcp_url(name, owner, OWNER_PASSWORD),
+        superuser_url=on.url(name),
+        server=on,
+    )
+
+
+async def drop_database(database: Database) -> None:
+    """Drop it, whoever is still connected."""
+    async with connect(database.server.url()) as superuser:
+        await superuser.execute(
+            f"DROP DATABASE IF EXISTS {quote_ident(database.name)} WITH (FORCE)"
+        )

@@ -1,0 +1,128 @@
+"""A service in a folder of its own, its target, and the certainty that nothing outlives the test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from airlock import service
+from airlock.service import Instance, Release, Restart, process
+from airlock.settings import HealthSettings, ServiceSettings, Target
+
+STUB = Path(__file__).with_name("stub_service.py")
+
+
+@dataclass
+class Stage:
+    """One target with a stub service that was not started yet."""
+
+    folder: Path
+    port: int
+    options: dict[str, object] = field(default_factory=dict)
+    health: dict[str, object] = field(default_factory=dict)
+    by_hand: list[asyncio.subprocess.Process] = field(default_factory=list)
+
+    @property
+    def target(self) -> Target:
+        options: dict[str, object] = {
+            "directory": self.folder / "app",
+            "command": ("python3", "start_server.py"),
+            "port": self.port,
+            "env_file": self.folder / "app.env",
+            "ready_s": 5,
+            "drain_s": 2,
+            **self.options,
+        }
+        health: dict[str, object] = {
+            "consecutive": 3,
+            "interval_ms": 20,
+            "timeout_s": 0.5,
+            "bake_s": 0.3,
+            "deadline_s": 4,
+            **self.health,
+        }
+        return Target(
+            name="test",
+            root=self.folder,
+            state_dir=self.folder / ".airlock",
+            migrations_dir=self.folder / "migrations",
+            database_url_env="NO_DATABASE_URL",
+            service=ServiceSettings.model_validate(options),
+            health=HealthSettings.model_validate(health),
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/health"
+
+    def behave(self, behaviour: str = "") -> None:
+        """How instances started from now on behave."""
+        (self.folder / "app.env").write_text(f"BEHAVIOUR={behaviour}\n")
+
+    def release(self) -> Release:
+        return Release(ref=None, commit=None, directory=self.folder / "app")
+
+    async def restart(
+        self, token: str, behaviour: str = "", *, old: Instance | None = None
+    ) -> Restart:
+        self.behave(behaviour)
+        return await service.restart(self.target, self.release(), old=old, token=token)
+
+    async def start_by_hand(self, behaviour: str = "") -> asyncio.subprocess.Process:
+        """As a person does it: in the folder, in the background, with PORT set."""
+        started = await asyncio.create_subprocess_exec(
+            *("python3", "start_server.py"),
+            cwd=self.folder / "app",
+            env={**os.environ, "PORT": str(self.port), "BEHAVIOUR": behaviour},
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        self.by_hand.append(started)
+        await self.until_good()
+        return started
+
+    async def until_good(self) -> dict[str, str]:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            for _ in range(200):
+                try:
+                    return (await http.get(self.url, timeout=1)).json()
+                except httpx.HTTPError:
+                    await asyncio.sleep(0.02)
+        raise AssertionError("nothing answers")
+
+    async def who(self) -> dict[str, str]:
+        """What the service says now."""
+        async with httpx.AsyncClient(trust_env=False) as http:
+            return (await http.get(self.url, timeout=1)).json()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "app").mkdir()
+    shutil.copy(STUB, tmp_path / "app" / "start_server.py")
+    made = Stage(folder=tmp_path, port=free_port())
+    made.behave()
+    yield made
+    for started in made.by_hand:
+        if started.returncode is None:
+            started.kill()
+        await started.wait()
+    for instance in process.running(made.target):
+        for member in process.family(instance):
+            os.kill(member.pid, signal.SIGKILL)

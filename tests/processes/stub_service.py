@@ -1,0 +1,107 @@
+"""A service that behaves as BEHAVIOUR says: a comma-separated list, numbers after a colon.
+
+late:S never_ready hangs exits dies_after:S sick_after:N flaps ignores_term forks own_port
+shares_port only_public log_errors wrong_token mute
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+BEHAVIOUR = dict(
+    word.partition(":")[::2] for word in os.environ.get("BEHAVIOUR", "").split(",") if word
+)
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+
+
+class Service:
+    def __init__(self) -> None:
+        self.asked = 0
+        self.open = 0
+
+    def health(self) -> tuple[int, dict[str, str]]:
+        self.asked += 1
+        sick = (
+            "never_ready" in BEHAVIOUR
+            or ("sick_after" in BEHAVIOUR and self.asked > int(BEHAVIOUR["sick_after"]))
+            or ("flaps" in BEHAVIOUR and self.asked % 6 == 0)
+        )
+        answer = {
+            "status": "unhealthy" if sick else "ok",
+            "release": os.environ.get("RELEASE", "none"),
+            "version": Path("VERSION").read_text().strip() if Path("VERSION").exists() else "",
+            "pid": str(os.getpid()),
+        }
+        if "mute" not in BEHAVIOUR:
+            token = os.environ.get("AIRLOCK_INSTANCE", "none")
+            answer["instance"] = "somebody-else" if "wrong_token" in BEHAVIOUR else token
+        return (503 if sick else 200), answer
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if "hangs" in BEHAVIOUR:
+                await asyncio.sleep(60)
+            path = head.split()[1].decode()
+            known = {"/health": self.health, "/deals": lambda: (200, {"deals": "none"})}
+            status, answer = known.get(path.partition("?")[0], lambda: (404, {}))()
+            body = json.dumps(answer).encode()
+            writer.write(
+                f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n"
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+            )
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+            self.open -= 1
+
+
+def sockets() -> list[socket.socket]:
+    mine = os.environ.get("LISTEN_PID") == str(os.getpid())
+    if mine and not {"own_port", "shares_port"} & BEHAVIOUR.keys():
+        count = 1 if "only_public" in BEHAVIOUR else int(os.environ["LISTEN_FDS"])
+        return [socket.socket(fileno=3 + number) for number in range(count)]
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if "shares_port" in BEHAVIOUR:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind(("127.0.0.1", int(os.environ["PORT"])))
+    return [made]
+
+
+async def main() -> None:
+    if "exits" in BEHAVIOUR:
+        sys.exit("cannot start: postgresql://user:hunter22@db/x is not there")
+    if "forks" in BEHAVIOUR:
+        subprocess.Popen([sys.executable, "-c", STUBBORN])
+    await asyncio.sleep(float(BEHAVIOUR.get("late", 0)))
+    service, ended = Service(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    if "ignores_term" in BEHAVIOUR:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        loop.add_signal_handler(signal.SIGTERM, ended.set)
+    if "dies_after" in BEHAVIOUR:
+        loop.call_later(float(BEHAVIOUR["dies_after"]), os._exit, 3)
+    servers = [
+        await asyncio.start_server(service.serve, sock=each, backlog=512) for each in sockets()
+    ]
+    print("serving", flush=True)
+    if "log_errors" in BEHAVIOUR:
+        print("ERROR the table deals has no column halted", flush=True)
+    await ended.wait()
+    for server in servers:
+        server.close()
+    while service.open:
+        await asyncio.sleep(0.005)
+
+
+asyncio.run(main())
