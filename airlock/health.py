@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from airlock.service import Instance, log, probe, table
+from airlock.service import Instance, ending, log, probe
 from airlock.settings import HealthSettings, Smoke, Target
 
 if TYPE_CHECKING:
@@ -217,9 +217,7 @@ async def _ask(watch: _Watch) -> tuple[Sign, str]:
 
 
 def _pids(instance: Instance) -> set[int]:
-    leads = instance.token is not None
-    family = table.family(instance.pid, instance.create_time, whole_session=leads)
-    return {process.pid for process in family}
+    return {process.pid for process in ending.family(instance)}
 
 
 def _host(target: Target) -> str:

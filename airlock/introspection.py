@@ -16,7 +16,7 @@ from airlock.errors import Transient
 from airlock.postgres import Conn, query
 
 # The kinds with many objects have a query each, for speed.
-_QUERIES = (
+QUERIES = (
     "catalogue_relation",
     "catalogue_column",
     "catalogue_constraint",
@@ -57,7 +57,7 @@ async def read_catalogue(conn: Conn) -> Catalogue:
     """
     objects: dict[str, dict[str, Json]] = {}
     async with _pinned(conn):
-        for name in _QUERIES:
+        for name in QUERIES:
             try:
                 rows = await conn.fetch(for_version(query(name), conn.get_server_version().major))
             except asyncpg.InternalServerError as error:

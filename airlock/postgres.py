@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
@@ -24,6 +25,13 @@ REFUSED_SQLSTATES = ("28", "3D000", "42501", "0A000")
 
 _SQL = Path(__file__).parent / "sql"
 
+# A host with its port; several stand between commas.
+_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]{1,5})?")
+_NOT_A_URL = (
+    "The database's address is not of the form postgresql://user:password@host:port/database. Mend "
+    "its variable; in a password write %40 for @, %2F for /, %3F for ?, %23 for #, %3A for :."
+)
+
 
 def quote_ident(*parts: str) -> str:
     """A possibly qualified identifier, quoted: ``quote_ident("a", 'b"c')`` is ``"a"."b""c"``."""
@@ -43,12 +51,22 @@ def query(name: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown: no password, no query string."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    user = f"{parts.username}@" if parts.username else ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{user}{host}{port}{parts.path}"
+    """The URL as it may be shown: no password, no query string.
+
+    Raises Refused, showing nothing of it, when it is not one: an "@" or "/" in a password that is
+    not percent-encoded makes a piece of the password look like a host or a path.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise Refused(_NOT_A_URL) from None
+    login, _, hosts = parts.netloc.rpartition("@")
+    rest = parts.path + parts.query + parts.fragment
+    sound = all(_HOST.fullmatch(host) for host in hosts.split(","))
+    if parts.scheme not in ("postgresql", "postgres") or "@" in login + rest or not sound:
+        raise Refused(_NOT_A_URL)
+    user = login.partition(":")[0]
+    return f"{parts.scheme}://{user + '@' if user else ''}{hosts}{parts.path}"
 
 
 @asynccontextmanager
@@ -85,6 +103,8 @@ def is_transient(error: BaseException) -> bool:
     """Whether nothing changed and the same call may succeed later."""
     if isinstance(error, Transient | OSError | TimeoutError | asyncio.TimeoutError):
         return True
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return False
     # asyncpg raises InterfaceError with no SQLSTATE when the connection is gone.
     if isinstance(error, asyncpg.InterfaceError):
         return True
@@ -103,7 +123,9 @@ def translate(error: Exception, doing: str) -> AirlockError:
     )
     if is_transient(error):
         return Transient(message)
-    if sqlstate(error).startswith(REFUSED_SQLSTATES):
+    # Not Broken: an address that asyncpg cannot read has changed nothing.
+    refused = isinstance(error, asyncpg.ClientConfigurationError)
+    if refused or sqlstate(error).startswith(REFUSED_SQLSTATES):
         return Refused(message)
     return Broken(message)
 

@@ -263,7 +263,7 @@ async def _end_of(process: asyncio.subprocess.Process, timeout_s: float) -> str:
 
 def _build_environ() -> dict[str, str]:
     """No secrets: a build needs the network, not the database."""
-    from airlock.service.process import base_environ
+    from airlock.service.starting import base_environ
 
     needed = {n: v for n, v in os.environ.items() if n.upper().startswith(_BUILD_NEEDS)}
     return {**base_environ(), **needed}

@@ -54,7 +54,6 @@ _STOP_SIGNALS: Mapping[StopMode, signal.Signals] = {
 # with its end mark, and ".s.PGSQL.65535" and a slash take 15 of them.
 _SOCKET_DIR_BYTES = 107 - 15
 _SOCKET_PORT = 5432
-_IN_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 # prctl(2), PR_SET_PDEATHSIG.
 _WITH_PARENT = (
     "import ctypes, os, sys; "
@@ -370,8 +369,8 @@ def _environment() -> dict[str, str]:
 def _as_nobody_special(command: list[str]) -> list[str]:
     # The namespace first: entering one clears the parent-death signal. SIGINT: fast shutdown.
     dying = dying_with_parent(command, signal.SIGINT)
-    if os.geteuid() == 0 and _namespaces_work():
-        return [*_IN_NAMESPACE, *dying]
+    if _must_pretend() and _namespaces_work():
+        return [*_namespace(), *dying]
     return dying
 
 
@@ -382,13 +381,32 @@ def dying_with_parent(command: list[str], number: signal.Signals) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(int(number)), *command]
 
 
+def _must_pretend() -> bool:
+    """Whether PostgreSQL would refuse to run as us: as root, or as a user without a name."""
+    return os.geteuid() == 0 or not _has_name(os.geteuid())
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
+
+
+@cache
+def _namespace() -> tuple[str, ...]:
+    """The command in front of one that runs in a user namespace, as somebody with a name there."""
+    # Not 65534 if it can be helped: in a namespace that also stands for every foreign user.
+    uid = next((uid for uid in (*range(1, 10), 1000, 65534) if _has_name(uid)), 1000)
+    return ("unshare", "--user", f"--map-user={uid}", f"--map-group={uid}")
+
+
 @cache
 def _namespaces_work() -> bool:
-    """Whether this machine lets root start a program in a user namespace of its own."""
+    """Whether this machine lets us start a program in a user namespace of its own."""
     try:
-        done = subprocess.run(
-            [*_IN_NAMESPACE, "true"], capture_output=True, timeout=10, check=False
-        )
+        done = subprocess.run([*_namespace(), "true"], capture_output=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0

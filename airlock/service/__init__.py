@@ -173,6 +173,6 @@ async def restart(target: Target, release: Release, *, old: Instance | None, tok
 
 async def stop(target: Target, instance: Instance) -> str:
     """End one instance that the process adapter started or found; says how it went."""
-    from airlock.service import process
+    from airlock.service import ending
 
-    return await process.stop(instance, configured(target).drain_s)
+    return await ending.stop(instance, configured(target).drain_s)

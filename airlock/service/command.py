@@ -59,7 +59,7 @@ def _instance(target: Target, release: str, token: str | None, holders: list[int
 
 async def restart(target: Target, release: Release, *, old: Instance | None, token: str) -> Restart:
     """See ``airlock.service.restart``."""
-    from airlock.service.process import service_environ
+    from airlock.service.starting import service_environ
 
     service = configured(target)
     before = find(target) or (old if old and old.is_alive else None)

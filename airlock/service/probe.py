@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
@@ -56,6 +57,8 @@ async def client() -> AsyncGenerator[httpx.AsyncClient, None]:
     """A client with a new connection for each question and no proxy from the environment."""
     import httpx
 
+    # It logs every URL at INFO, query string included, and a gap is measured 50 times a second.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     limits = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(trust_env=False, limits=limits) as opened:
         yield opened
@@ -117,7 +120,7 @@ async def ask(
         if family is not None and event == "connection.connect_tcp.complete":
             stream = info["return_value"]
             try:
-                seen.append(await _accepted_by(stream, family))
+                seen.append(await _accepted_by(stream, family, min(timeout_s, _ACCEPT_S)))
             except BaseException:
                 # Nobody else owns the connection yet.
                 await stream.aclose()
@@ -189,20 +192,22 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield from _causes(cause)
 
 
-async def _accepted_by(stream: Any, family: Callable[[], Collection[int]]) -> bool | None:
+async def _accepted_by(
+    stream: Any, family: Callable[[], Collection[int]], wait_s: float
+) -> bool | None:
     """Whether one of the family accepted this connection; None when nobody's hand is visible."""
     ends = stream.get_extra_info("client_addr"), stream.get_extra_info("server_addr")
     if not all(isinstance(end, tuple) for end in ends):
         return None
     client_end, server_end = (cast("tuple[str, int]", end)[:2] for end in ends)
-    until = time.monotonic() + _ACCEPT_S
+    until = time.monotonic() + wait_s
     while time.monotonic() < until:
         inode = table.accepted(client_end, server_end)
         if inode is not None:
             if any(inode in table.descriptors(pid) for pid in family()):
                 return True
             return False if table.holders({inode}) else None
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.01)
     return None
 
 

@@ -135,6 +135,7 @@ def _address(text: str) -> Address:
     return plain_host(str(ipaddress.ip_address(words))), int(port, 16)
 
 
+@cache
 def plain_host(host: str) -> str:
     """An IP address in its usual spelling; IPv4 inside IPv6 becomes IPv4."""
     address = ipaddress.ip_address(host.partition("%")[0])
@@ -142,7 +143,9 @@ def plain_host(host: str) -> str:
     return str(mapped or address)
 
 
-def _sockets() -> Iterator[_Socket]:
+def _sockets(port: int) -> Iterator[_Socket]:
+    """The sockets whose own port it is. Other lines are not parsed: there can be thousands."""
+    mark = f":{port:04X}"
     for name in ("tcp", "tcp6"):
         try:
             lines = (PROC / "self/net" / name).read_text().splitlines()[1:]
@@ -150,12 +153,13 @@ def _sockets() -> Iterator[_Socket]:
             continue
         for line in lines:
             fields = line.split()
-            yield _Socket(
-                local=_address(fields[1]),
-                remote=_address(fields[2]),
-                state=fields[3],
-                inode=int(fields[9]),
-            )
+            if fields[1].endswith(mark):
+                yield _Socket(
+                    local=_address(fields[1]),
+                    remote=_address(fields[2]),
+                    state=fields[3],
+                    inode=int(fields[9]),
+                )
 
 
 def listening(host: str, port: int) -> set[int]:
@@ -164,17 +168,15 @@ def listening(host: str, port: int) -> set[int]:
     everywhere = {"0.0.0.0", "::"}  # noqa: S104 — compared with, never bound
     return {
         found.inode
-        for found in _sockets()
-        if found.state == _LISTEN
-        and found.local[1] == port
-        and (found.local[0] in here | everywhere or here & everywhere)
+        for found in _sockets(port)
+        if found.state == _LISTEN and (found.local[0] in here | everywhere or here & everywhere)
     }
 
 
 def accepted(client: Address, server: Address) -> int | None:
     """The inode of the server's end of a connection; None before it is accepted, or elsewhere."""
     ends = (plain_host(server[0]), server[1]), (plain_host(client[0]), client[1])
-    found = (s.inode for s in _sockets() if (s.local, s.remote) == ends)
+    found = (s.inode for s in _sockets(server[1]) if (s.local, s.remote) == ends)
     return next(found, None) or None
 
 

@@ -342,9 +342,7 @@ async def _choose(target: Target, facts: Facts) -> Choice:
         said = (
             "airlock.toml asks for it"
             if wanted == "physical"
-            else (
-                f"role {facts.backup_role} may take base backups, PostgreSQL {found.version} is here"
-            )
+            else (f"role {facts.backup_role} may take base backups; PostgreSQL {found.version}")
         )
         return Choice(provider="physical", reason=said, binaries=found)
     if wanted == "physical":

@@ -11,13 +11,14 @@ SELECT pg_catalog.format('index %I.%I', n.nspname, c.relname) AS key,
        CASE WHEN i.indisreplident THEN true END AS replica_identity,
        CASE WHEN i.indisclustered THEN true END AS clustered,
        -- Only expressions can have one; numbered by the index's own columns.
-       (SELECT pg_catalog.array_agg(pg_catalog.format('%s=%s', s.attnum, s.attstattarget)
-                                    ORDER BY s.attnum)
-          FROM pg_catalog.pg_attribute AS s
-         WHERE s.attrelid = c.oid AND s.attstattarget >= 0
-           AND i.indexprs IS NOT NULL) AS statistics_targets,
-       (SELECT p.spcname FROM pg_catalog.pg_tablespace AS p
-         WHERE p.oid = c.reltablespace) AS tablespace,
+       CASE WHEN i.indexprs IS NOT NULL THEN (
+           SELECT pg_catalog.array_agg(pg_catalog.format('%s=%s', s.attnum, s.attstattarget)
+                                       ORDER BY s.attnum)
+             FROM pg_catalog.pg_attribute AS s
+            WHERE s.attrelid = c.oid AND s.attstattarget >= 0) END AS statistics_targets,
+       CASE WHEN c.reltablespace <> 0 THEN (
+           SELECT p.spcname FROM pg_catalog.pg_tablespace AS p
+            WHERE p.oid = c.reltablespace) END AS tablespace,
        h.inhparent::pg_catalog.regclass::text AS parent,
        k.description AS comment
   FROM pg_catalog.pg_index AS i

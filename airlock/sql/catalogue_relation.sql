@@ -16,29 +16,33 @@ SELECT pg_catalog.format('%s %I.%I',
              FROM pg_catalog.unnest(d.acl) AS g (item)) END AS grants,
        CASE WHEN c.relrowsecurity THEN true END AS row_security,
        CASE WHEN c.relforcerowsecurity THEN true END AS force_row_security,
-       (SELECT pg_catalog.array_agg(o.item ORDER BY o.item COLLATE "C")
-          FROM pg_catalog.unnest(c.reloptions) AS o (item)) AS options,
-       (SELECT pg_catalog.array_agg(o.item ORDER BY o.item COLLATE "C")
-          FROM pg_catalog.unnest(t.reloptions) AS o (item)) AS toast_options,
+       CASE WHEN c.reloptions IS NOT NULL THEN (
+           SELECT pg_catalog.array_agg(o.item ORDER BY o.item COLLATE "C")
+             FROM pg_catalog.unnest(c.reloptions) AS o (item)) END AS options,
+       CASE WHEN t.reloptions IS NOT NULL THEN (
+           SELECT pg_catalog.array_agg(o.item ORDER BY o.item COLLATE "C")
+             FROM pg_catalog.unnest(t.reloptions) AS o (item)) END AS toast_options,
        CASE WHEN c.relkind IN ('r', 'p', 'm')
             THEN CASE c.relreplident WHEN 'n' THEN 'nothing' WHEN 'f' THEN 'full'
                                      WHEN 'i' THEN 'index' END END AS replica_identity,
-       (SELECT m.amname FROM pg_catalog.pg_am AS m WHERE m.oid = c.relam) AS access_method,
-       (SELECT s.spcname FROM pg_catalog.pg_tablespace AS s
-         WHERE s.oid = c.reltablespace) AS tablespace,
+       m.amname AS access_method,
+       CASE WHEN c.reltablespace <> 0 THEN (
+           SELECT s.spcname FROM pg_catalog.pg_tablespace AS s
+            WHERE s.oid = c.reltablespace) END AS tablespace,
        CASE WHEN c.relkind = 'p'
             THEN pg_catalog.pg_get_partkeydef(c.oid) END AS partition_key,
        CASE WHEN c.relispartition
             THEN pg_catalog.pg_get_expr(c.relpartbound, c.oid) END AS partition_bound,
        p.parents,
-       p.detach_pending,
+       p.detach_pending, -- 14
        CASE WHEN c.reloftype <> 0 THEN c.reloftype::pg_catalog.regtype::text END AS of_type,
        CASE WHEN c.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(c.oid) END AS definition,
        -- A materialised view without data cannot be read, so pg_dump keeps this too.
        CASE WHEN c.relkind = 'm' AND NOT c.relispopulated THEN false END AS populated,
        w.srvname AS server,
-       (SELECT pg_catalog.array_agg(o.item ORDER BY o.item COLLATE "C")
-          FROM pg_catalog.unnest(f.ftoptions) AS o (item)) AS server_options,
+       CASE WHEN f.ftoptions IS NOT NULL THEN (
+           SELECT pg_catalog.array_agg(o.item ORDER BY o.item COLLATE "C")
+             FROM pg_catalog.unnest(f.ftoptions) AS o (item)) END AS server_options,
        -- Parameters only: how far a sequence has counted is data.
        CASE WHEN c.relkind = 'S' THEN pg_catalog.format(
            'AS %s START %s INCREMENT %s MIN %s MAX %s CACHE %s%s',
@@ -61,15 +65,16 @@ SELECT pg_catalog.format('%s %I.%I',
               CASE c.relkind WHEN 'c' THEN pg_catalog.acldefault('T', c.relowner)
                              WHEN 'S' THEN pg_catalog.acldefault('s', c.relowner)
                              ELSE pg_catalog.acldefault('r', c.relowner) END AS built_in) AS d
+  LEFT JOIN pg_catalog.pg_am AS m ON m.oid = c.relam
   LEFT JOIN pg_catalog.pg_class AS t ON t.oid = c.reltoastrelid AND t.reloptions IS NOT NULL
   LEFT JOIN pg_catalog.pg_sequence AS q ON q.seqrelid = c.oid
   LEFT JOIN pg_catalog.pg_foreign_table AS f ON f.ftrelid = c.oid
   LEFT JOIN pg_catalog.pg_foreign_server AS w ON w.oid = f.ftserver
   LEFT JOIN (
        SELECT i.inhrelid,
+              nullif(pg_catalog.bool_or(i.inhdetachpending), false) AS detach_pending, -- 14
               pg_catalog.array_agg(i.inhparent::pg_catalog.regclass::text
-                                   ORDER BY i.inhseqno) AS parents,
-              nullif(pg_catalog.bool_or(i.inhdetachpending), false) AS detach_pending -- 14
+                                   ORDER BY i.inhseqno) AS parents
          FROM pg_catalog.pg_inherits AS i
         GROUP BY i.inhrelid) AS p ON p.inhrelid = c.oid
   LEFT JOIN pg_catalog.pg_description AS k

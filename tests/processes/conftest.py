@@ -1,8 +1,9 @@
-"""A service in a folder of its own, its target, and the certainty that nothing outlives the test."""
+"""A service in a folder of its own, its target, gone with its test."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -12,11 +13,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import pytest
 
 from airlock import service
-from airlock.service import Instance, Release, Restart, process
+from airlock.service import Instance, Release, Restart, ending, process
 from airlock.settings import HealthSettings, ServiceSettings, Target
 
 STUB = Path(__file__).with_name("stub_service.py")
@@ -90,19 +90,29 @@ class Stage:
         await self.until_good()
         return started
 
-    async def until_good(self) -> dict[str, str]:
-        async with httpx.AsyncClient(trust_env=False) as http:
-            for _ in range(200):
-                try:
-                    return (await http.get(self.url, timeout=1)).json()
-                except httpx.HTTPError:
-                    await asyncio.sleep(0.02)
+    async def until_good(self) -> None:
+        for _ in range(200):
+            try:
+                await self.who()
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                return
         raise AssertionError("nothing answers")
 
     async def who(self) -> dict[str, str]:
-        """What the service says now."""
-        async with httpx.AsyncClient(trust_env=False) as http:
-            return (await http.get(self.url, timeout=1)).json()
+        """What the service says now, on a new connection."""
+        async with asyncio.timeout(1):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            writer.write(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
+            answer = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+    async def names(self, times: int) -> set[str]:
+        """Which instances answer now."""
+        return {(await self.who())["instance"] for _ in range(times)}
 
 
 def free_port() -> int:
@@ -124,5 +134,5 @@ async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             started.kill()
         await started.wait()
     for instance in process.running(made.target):
-        for member in process.family(instance):
+        for member in ending.family(instance):
             os.kill(member.pid, signal.SIGKILL)

@@ -1,5 +1,7 @@
 """A service that behaves as BEHAVIOUR says: a comma-separated list, numbers after a colon.
 
+A file named SICK makes it unhealthy.
+
 late:S never_ready hangs exits dies_after:S sick_after:N flaps ignores_term forks own_port
 shares_port only_public log_errors wrong_token mute
 """
@@ -9,7 +11,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class Service:
         sick = (
             "never_ready" in BEHAVIOUR
             or ("sick_after" in BEHAVIOUR and self.asked > int(BEHAVIOUR["sick_after"]))
+            or Path("SICK").exists()
             or ("flaps" in BEHAVIOUR and self.asked % 6 == 0)
         )
         answer = {
@@ -54,7 +56,8 @@ class Service:
             body = json.dumps(answer).encode()
             writer.write(
                 f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n"
-                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+                + body
             )
             await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -77,11 +80,16 @@ def sockets() -> list[socket.socket]:
     return [made]
 
 
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 async def main() -> None:
     if "exits" in BEHAVIOUR:
         sys.exit("cannot start: postgresql://user:hunter22@db/x is not there")
     if "forks" in BEHAVIOUR:
-        subprocess.Popen([sys.executable, "-c", STUBBORN])
+        await asyncio.create_subprocess_exec(sys.executable, "-c", STUBBORN)
     await asyncio.sleep(float(BEHAVIOUR.get("late", 0)))
     service, ended = Service(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -94,13 +102,15 @@ async def main() -> None:
     servers = [
         await asyncio.start_server(service.serve, sock=each, backlog=512) for each in sockets()
     ]
-    print("serving", flush=True)
+    say("serving")
     if "log_errors" in BEHAVIOUR:
-        print("ERROR the table deals has no column halted", flush=True)
+        say("ERROR the table deals has no column halted")
     await ended.wait()
     for server in servers:
         server.close()
-    while service.open:
+    for _ in range(1000):
+        if not service.open:
+            break
         await asyncio.sleep(0.005)
 
 

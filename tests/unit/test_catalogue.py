@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
+import postgast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airlock.catalogue import Catalogue, Change, SchemaDiff, diff, problems
-from airlock.introspection import for_version
+from airlock.introspection import QUERIES, for_version
+from airlock.postgres import query
 
 # What PostgreSQL can hold: any text without NUL and lone surrogates.
 texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
@@ -168,3 +170,9 @@ def test_lines_for_a_later_server_are_left_out() -> None:
     assert for_version(sql, 13) == "SELECT a,\n       c -- 18 months"
     assert for_version(sql, 14) == "SELECT a,\n       b, -- 14\n       c -- 18 months"
     assert for_version(sql, 18) == sql
+
+
+@pytest.mark.parametrize("name", [*QUERIES, "guard"])
+@pytest.mark.parametrize("major", range(13, 19))
+def test_the_queries_are_sql_for_every_version(name: str, major: int) -> None:
+    postgast.parse(for_version(query(name), major))

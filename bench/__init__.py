@@ -1,0 +1,1 @@
+"""Side-by-side measurements: Airlock and its peers, in one run, on one machine."""

@@ -1,0 +1,38 @@
+"""Apply what is pending on target "bench": the process that is timed beside ``dbmate up``.
+
+In it: the interpreter and its imports; reading, checking and parsing every file; the plan against
+ledger and catalogue; creating the ledger; opening the deploy; each migration in a transaction of
+its own with fence, ledger row and journal; the state afterwards.
+Not in it: what dbmate does not do either. Snapshot, rehearsal, comparing schemas before and after
+the apply, the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from airlock import deploy as steps
+from airlock import ledger, postgres, settings
+from airlock.apply import Runner
+from airlock.request import DeployRequest
+
+
+async def main() -> None:
+    lease = await steps.open_deploy(DeployRequest(target="bench"))
+    if lease is None:
+        return
+    target = settings.target(lease.target)
+    async with ledger.journal(target, lease, "apply_plan") as conn:
+        todo = (await ledger.deploy(conn, lease.deploy)).planned
+        await ledger.advance(conn, lease, "applying")
+        async with postgres.connect(target.database_url, purpose="apply") as production:
+            runner = Runner(
+                url=target.database_url, conn=production, lease=lease, budget=target.budget
+            )
+            for position, each in enumerate(todo.migrations, 1):
+                await runner.forward(each, position=position)
+        await ledger.advance(conn, lease, "applied")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,1 @@
+"""What Airlock is shown with."""

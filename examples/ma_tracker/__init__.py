@@ -1,0 +1,1 @@
+"""The M&A Tracker: a service with its database, as Airlock finds them."""

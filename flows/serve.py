@@ -1,0 +1,110 @@
+"""`make serve`: Prefect's UI, its worker and our deployments, in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+
+from airlock import settings
+from airlock.errors import AirlockError
+from flows.runtime import WORK_POOL, Runtime, client, prefect_runtime, runs_of_the_worker, tail
+
+
+def _say(console: Console, runtime: Runtime) -> None:
+    console.print(
+        f"Prefect UI      {runtime.ui_url}/v2/deployments\n"
+        f"Logs            {runtime.state_dir}\n"
+        "To deploy       Deployments, deploy/staging or deploy/prod, Run, Custom run\n"
+        "To undo         Deployments, rollback/staging or rollback/prod, Run\n"
+        "Ctrl-C ends the server and the worker.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+async def _end_of_one(runtime: Runtime) -> str:
+    """The name of the one that ended though nobody asked it to."""
+    pids = {"server": runtime.server_pid, "worker": runtime.worker_pid}
+    while True:
+        for name, pid in pids.items():
+            # The event loop reaps its children, so an ended one has no process any more.
+            if pid and not psutil.pid_exists(pid):
+                return name
+        await asyncio.sleep(1)
+
+
+async def _drain(runtime: Runtime, console: Console) -> None:
+    """Take no new runs and wait for the running ones: a worker kills them when it ends."""
+    async with client(runtime.api_url) as http:
+        await http.patch(f"/work_pools/{WORK_POOL}", json={"is_paused": True})
+        runs = await runs_of_the_worker(http)
+        if runs:
+            names = ", ".join(run["name"] for run in runs)
+            console.print(f"Waiting for {names} to end. Ctrl-C again kills it.", markup=False)
+        while runs:
+            await asyncio.sleep(1)
+            runs = await runs_of_the_worker(http)
+
+
+async def serve(state_dir: Path) -> int:
+    """Server, worker and deployments until SIGINT or SIGTERM; 1 if one of them ends by itself."""
+    console = Console()
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - asyncio.run made it
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    answers: list[Callable[[], object]] = [task.cancel]
+
+    def interrupted() -> None:
+        if answers:
+            answers.pop(0)()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupted)
+    try:
+        console.print("Starting the Prefect server and worker …")
+        async with prefect_runtime(state_dir) as runtime:
+            _say(console, runtime)
+            # The first signal lets a running deploy finish, the second one does not, and no further
+            # one may interrupt the clearing up.
+            answers[:] = [stop.set, task.cancel]
+            return await _until_stopped(runtime, stop, console)
+    except asyncio.CancelledError:
+        return 0
+    except AirlockError as error:
+        console.print(str(error), style="red", markup=False)
+        return 1
+
+
+async def _until_stopped(runtime: Runtime, stop: asyncio.Event, console: Console) -> int:
+    died, stopped = asyncio.create_task(_end_of_one(runtime)), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({died, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            await _drain(runtime, console)
+            return 0
+        log = runtime.state_dir / f"{died.result()}.log"
+        console.print(f"The {died.result()} ended by itself:\n{tail(log)}", markup=False)
+        return 1
+    finally:
+        died.cancel()
+        stopped.cancel()
+
+
+def main() -> int:
+    try:
+        state_dir = settings.load().state_dir / "prefect"
+    except AirlockError as error:
+        Console(stderr=True).print(str(error), style="red", markup=False)
+        return 1
+    return asyncio.run(serve(state_dir))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

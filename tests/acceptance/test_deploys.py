@@ -1,0 +1,167 @@
+"""Whole deploys: each ends deployed, or exactly as before with a person told why."""
+
+from __future__ import annotations
+
+import pytest
+
+from airlock.postgres import connect
+
+ADD_COLUMN = ("ALTER TABLE deals ADD COLUMN score integer;", "ALTER TABLE deals DROP COLUMN score;")
+
+# The clone calls itself so; production does not.
+ON_PRODUCTION_ONLY = "pg_catalog.current_setting('cluster_name') <> 'airlock clone'"
+
+
+async def assert_as_before(stage, before, *, release="v1"):
+    after = await stage.world()
+    assert after.catalogue.fingerprint == before.catalogue.fingerprint
+    assert after.contents.tables == before.contents.tables
+    health = await stage.health()
+    assert health["release"] == release
+    assert health["schema_version"] == 9
+
+
+async def test_a_good_deploy_reaches_production_and_no_request_fails(stage, run_deploy):
+    from traffic import Traffic, lost
+
+    traffic = Traffic(stage.base_url, clients=4, requests_per_s=40)
+    await traffic.start()
+    state = await run_deploy(release="v2", reason="halts")
+    seen = await traffic.stop()
+
+    assert state.name == "Deployed", state.message
+    health = await stage.health()
+    assert (health["release"], health["schema_version"]) == ("v2", 10)
+    assert seen.failures == ()
+    assert seen.writes
+    async with connect(stage.superuser_url) as conn:
+        assert await lost(conn, seen.writes) == ()
+    assert (await stage.last()).state == "succeeded"
+    assert stage.webhook.bodies == []
+
+
+async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(stage, run_deploy):
+    from traffic import Traffic, lost
+
+    stage.migration(11, "score", *ADD_COLUMN)
+    before = await stage.world()
+    traffic = Traffic(stage.base_url, clients=4, requests_per_s=40)
+    await traffic.start()
+    state = await run_deploy(release="unhealthy")
+    seen = await traffic.stop()
+
+    assert state.name == "RolledBack", state.message
+    after = await stage.world()
+    assert after.catalogue.fingerprint == before.catalogue.fingerprint
+    assert (await stage.health())["release"] == "v1"
+    assert seen.writes
+    async with connect(stage.superuser_url) as conn:
+        assert await lost(conn, seen.writes) == ()
+    assert "ROLLED BACK" in stage.webhook.text
+    assert "check_health" in stage.webhook.text
+
+
+async def test_rollback_notes_that_do_not_restore_are_refused_at_the_rehearsal(stage, run_deploy):
+    stage.migration(11, "score", ADD_COLUMN[0], "ALTER TABLE deals DROP COLUMN IF EXISTS scores;")
+    before = await stage.world()
+    state = await run_deploy()
+    assert state.name == "Refused"
+    assert "column public.deals.score" in state.message
+    await assert_as_before(stage, before)
+    assert "rehearse" in stage.webhook.text
+
+
+async def test_a_schema_that_differs_from_the_rehearsal_is_rolled_back(stage, run_deploy):
+    forward = f"""{ADD_COLUMN[0]}
+    DO $$ BEGIN IF {ON_PRODUCTION_ONLY} THEN
+        CREATE TABLE stray (id integer);
+    END IF; END $$;"""
+    stage.migration(11, "score", forward, f"DROP TABLE IF EXISTS stray;\n{ADD_COLUMN[1]}")
+    before = await stage.world()
+    state = await run_deploy(release="v2")
+    assert state.name == "RolledBack"
+    assert "table public.stray" in state.message
+    await assert_as_before(stage, before)
+    assert "verify_schema" in stage.webhook.text
+
+
+@pytest.mark.parametrize(
+    ("release", "said"),
+    [
+        ("port-taken", "Address already in use"),
+        ("exits", "no licence"),
+        ("never-ready", "not ready"),
+    ],
+)
+async def test_a_release_that_does_not_come_up_leaves_the_old_one_serving(
+    stage, run_deploy, release, said
+):
+    before = await stage.world()
+    old = (await stage.health())["pid"]
+    state = await run_deploy(release=release)
+    assert state.name == "RolledBack"
+    assert said in state.message
+    await assert_as_before(stage, before)
+    assert (await stage.health())["pid"] == old
+    assert "restart_service" in stage.webhook.text
+
+
+async def test_a_release_that_flaps_is_rolled_back(stage, run_deploy):
+    before = await stage.world()
+    state = await run_deploy(release="flapping")
+    assert state.name == "RolledBack"
+    assert "now and then" in state.message or "badly" in state.message
+    await assert_as_before(stage, before)
+    assert "check_health" in stage.webhook.text
+
+
+async def test_a_plan_that_fails_half_way_is_undone_whole(stage, run_deploy):
+    stage.migration(11, "score", *ADD_COLUMN)
+    stage.migration(
+        12,
+        "trap",
+        f"DO $$ BEGIN IF {ON_PRODUCTION_ONLY} THEN RAISE 'trapped'; END IF; END $$;\n"
+        "CREATE TABLE trap (id integer);",
+        "DROP TABLE trap;",
+    )
+    stage.migration(13, "after", "CREATE TABLE after_trap (id integer);", "DROP TABLE after_trap;")
+    before = await stage.world()
+    state = await run_deploy(release="v2")
+    assert state.name == "RolledBack"
+    assert "012_trap.sql" in state.message
+    assert "trapped" in state.message
+    await assert_as_before(stage, before)
+    assert "apply_plan" in stage.webhook.text
+
+
+async def test_a_dead_webhook_fails_no_deploy_and_its_alert_waits(stage, run_deploy):
+    stage.webhook.status = 500
+    stage.migration(11, "score", ADD_COLUMN[0], "SELECT 1;")
+    assert (await run_deploy()).name == "Refused"
+    stage.webhook.status = 200
+    stage.webhook.bodies.clear()
+    (stage.root / "migrations" / "011_score.sql").unlink()
+    assert (await run_deploy(release="v2")).name == "Deployed"
+    assert "REFUSED" in stage.webhook.text
+
+
+async def test_a_person_undoes_the_last_deploy(stage, run_deploy):
+    from flows.rollback import rollback
+
+    before = await stage.world()
+    assert (await run_deploy(release="v2")).name == "Deployed"
+    async with connect(stage.superuser_url) as conn:
+        await conn.execute("UPDATE deals SET last_halt_at = now() WHERE id = (SELECT min(id::text)::uuid FROM deals)")
+    state = await rollback(target="prod", reason="not wanted", return_state=True)
+    assert state.name == "RolledBack", state.message
+    async with connect(stage.superuser_url) as conn:
+        kept = await conn.fetch("SELECT relation, row_data FROM airlock.kept")
+    assert [row["relation"] for row in kept] == ['"public"."deals"']
+    after = await stage.world()
+    assert after.catalogue.fingerprint == before.catalogue.fingerprint
+    assert (await stage.health())["release"] == "v1"
+
+
+async def test_nothing_to_do_is_said_and_changes_nothing(stage, run_deploy):
+    assert (await run_deploy(release="v2")).name == "Deployed"
+    assert (await run_deploy()).name == "NothingToDo"
