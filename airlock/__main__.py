@@ -44,10 +44,16 @@ def main() -> None:
     except AirlockError as error:
         typer.echo(f"airlock: {error}", err=True)
         sys.exit(3 if isinstance(error, Stranded) else 2 if isinstance(error, Broken) else 1)
+    except SystemExit as end:
+        # Typer's status for a wrong command line is 2, which here would say "rolled back".
+        sys.exit(1 if end.code == 2 else end.code)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
+    from airlock import postgres
+
+    with postgres.translated("asking the database"):
+        return asyncio.run(work)
 
 
 def _print(value: object) -> None:
@@ -64,13 +70,14 @@ def new(description: Annotated[str, typer.Argument(help="What it does, in a few 
     slug = migration.slug(description)
     if not slug:
         raise Refused(f"{description!r} gives no file name. Describe the change in letters.")
+    title = " ".join(description.split())
     files = migration.read_folder(project.migrations_dir)
     version = max((file.version for file in files), default=0) + 1
     path = project.migrations_dir / f"{version:03d}_{slug}.sql"
     path.write_text(
         migration.TEMPLATE.format(
             version=version,
-            title=description.strip().capitalize(),
+            title=title[:1].upper() + title[1:],
             author=_requester(),
             date=f"{datetime.now().astimezone():%Y-%m-%d}",
         ),
@@ -124,9 +131,9 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a deploy would apply. Changes nothing."""
-    from airlock import deploy as steps
+    from airlock.preview import preview
 
-    planned, _ = _run(steps.preview(settings.target(target), up_to=up_to))
+    planned = _run(preview(settings.target(target), up_to=up_to))
     if as_json:
         _print(_plan_as_json(planned))
         return
@@ -186,7 +193,7 @@ def status(
 
 
 async def _status(target: settings.Target) -> dict[str, object]:
-    from airlock import ledger, report
+    from airlock import ledger
 
     try:
         async with ledger.connection(target) as conn:
@@ -200,10 +207,10 @@ async def _status(target: settings.Target) -> dict[str, object]:
     pending = [file.file for file in files if file.version not in done]
     says = f"stands at {applied[-1].label if applied else 'nothing'}, {len(pending)} pending"
     if last:
-        says += f"; last: deploy {last[0].id}, {report.headline(last[0])}"
+        says += f"; last: deploy {last[0].id}, {last[0].headline}"
         if last[0].is_open:
             says += f"\n  held by {last[0].holder}, heartbeat {last[0].heartbeat_at:%H:%M:%S} UTC"
-            says += f"\n  {report.next_command(last[0])}"
+            says += f"\n  {last[0].next_command}"
     if waiting:
         says += f"\n  {len(waiting)} alerts wait for delivery"
     return {
@@ -223,7 +230,6 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """List the deploys of a target, newest first."""
-    from airlock import report
 
     deploys = _run(_recent(settings.target(target), limit))
     if as_json:
@@ -231,7 +237,7 @@ def history(
         return
     for row in deploys:
         who = f"  {row.requester}" if row.requester else ""
-        typer.echo(f"{row.id:>5}  {row.created_at:%Y-%m-%d %H:%M}  {report.headline(row)}{who}")
+        typer.echo(f"{row.id:>5}  {row.created_at:%Y-%m-%d %H:%M}  {row.headline}{who}")
     if not deploys:
         typer.echo(f"Nothing was deployed to {target} yet. Start: airlock plan {target}")
 
@@ -244,13 +250,12 @@ async def _recent(target: settings.Target, limit: int) -> tuple[Deploy, ...]:
 
 
 def _deploy_as_json(row: Deploy) -> dict[str, object]:
-    from airlock import report
 
     return {
         "id": row.id,
         "target": row.target,
         "state": row.state,
-        "headline": report.headline(row),
+        "headline": row.headline,
         "versions": row.planned.versions,
         "requester": row.requester,
         "reason": row.reason,
@@ -293,10 +298,10 @@ def deploy(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the rehearsal.")] = False,
 ) -> None:
     """Rehearse the pending migrations on a restored copy, then apply them and restart."""
-    from airlock import deploy as steps
+    from airlock.preview import preview
 
     # The same checks as the flow's first step, before the seconds that Prefect takes to start.
-    planned, _ = _run(steps.preview(settings.target(target), up_to=up_to))
+    planned = _run(preview(settings.target(target), up_to=up_to))
     if not planned.migrations and release is None:
         typer.echo(f"{target} stands at {planned.head or 'nothing'}. Nothing to do.")
         return

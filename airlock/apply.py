@@ -20,6 +20,7 @@ import asyncpg
 from airlock import ledger, migration, postgres
 from airlock.effects import Segment
 from airlock.errors import Broken, Transient
+from airlock.introspection import for_version
 from airlock.ledger import Lease
 from airlock.migration import Migration
 from airlock.plan import AppliedMigration
@@ -48,6 +49,12 @@ _HALFWAY = (
     "42P06",
 )
 
+# What the driver's reset does, and the role, which RESET ALL leaves alone, in one message.
+_NEW_SESSION = (
+    "SELECT pg_catalog.pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL; "
+    "SET SESSION AUTHORIZATION DEFAULT"
+)
+
 
 async def plainly(conn: Conn, statement: Statement) -> None:
     """Execute one statement and measure nothing."""
@@ -71,7 +78,7 @@ class Runner:
         transaction stays), Broken when a statement failed.
         """
         segments = migration.script(step.forward)
-        row = await self._row(step.version)
+        row = await ledger.migration_of(self.conn, self.lease.deploy, step.version)
         begun = row is not None and row.state == "started"
         skip = row.segments_done if row is not None and row.state != "rolled_back" else 0
 
@@ -89,7 +96,8 @@ class Runner:
     async def reverse(self, row: AppliedMigration, *, before: Before | None = None) -> None:
         """Undo one migration with the reverse SQL that the ledger kept.
 
-        before: runs first inside the first transaction, to keep what would be dropped.
+        before: runs first inside each transaction, to keep what would be dropped. What runs
+            outside of one drops no rows.
         """
         segments = migration.script(row.reverse)
 
@@ -114,10 +122,6 @@ class Runner:
         )
         log.info("Rolled back %s", row.label)
 
-    async def _row(self, version: int) -> AppliedMigration | None:
-        rows = await ledger.migrations_of(self.conn, self.lease.deploy)
-        return next((row for row in rows if row.version == version), None)
-
     async def _run(
         self,
         source: str,
@@ -129,21 +133,18 @@ class Runner:
         before: Before | None = None,
         tolerant: bool = False,
     ) -> None:
-        for number, segment in enumerate(segments, 1):
-            if number <= skip:
-                continue
-            if before is not None and not segment.transactional:
-                # What is kept must be kept before anything is dropped, in a transaction or not.
-                await self._transaction(source, (), record, number - 1, before=before)
-            if segment.transactional:
-                await self._transaction(
-                    source, segment.statements, record, number, before=before, tolerant=tolerant
-                )
-            else:
-                await self._alone(source, segment.statements[0], record, number, begun=begun)
-            before = None
-        # What a file SETs for its session must not reach the next one.
-        await self.conn.reset()
+        with postgres.translated(source):
+            for number, segment in enumerate(segments, 1):
+                if number <= skip:
+                    continue
+                if segment.transactional:
+                    await self._transaction(
+                        source, segment.statements, record, number, before=before, tolerant=tolerant
+                    )
+                else:
+                    await self._alone(source, segment.statements[0], record, number, begun=begun)
+            # What a file SETs for its session must not reach the next one.
+            await self.conn.execute(_NEW_SESSION)
 
     # ------------------------------------------------------------ in a transaction
 
@@ -171,19 +172,13 @@ class Runner:
 
     async def _limit_transaction(self) -> None:
         lock_ms, statement_ms = self.budget.lock_timeout_ms, self.budget.statement_timeout_s * 1000
-        await self.conn.execute(
-            f"SET LOCAL lock_timeout = {lock_ms}; SET LOCAL statement_timeout = {statement_ms:.0f}"
-        )
         # An autovacuum worker gives way after deadlock_timeout; a lock_timeout below it never
         # gets past one. Only superusers and grantees may change it.
-        if await self._may_set_deadlock_timeout():
-            await self.conn.execute(f"SET LOCAL deadlock_timeout = {max(lock_ms // 5, 10)}")
-
-    async def _may_set_deadlock_timeout(self) -> bool:
-        if self.conn.get_server_version().major >= 15:
-            return bool(await self.conn.fetchval(postgres.query("may_set_deadlock_timeout")))
-        return bool(
-            await self.conn.fetchval("SELECT pg_catalog.current_setting('is_superuser') = 'on'")
+        await self.conn.fetchrow(
+            for_version(postgres.query("transaction_limits"), self.conn.get_server_version().major),
+            str(lock_ms),
+            f"{statement_ms:.0f}",
+            str(max(lock_ms // 5, 10)),
         )
 
     async def _execute(self, source: str, statement: Statement, *, tolerant: bool) -> None:

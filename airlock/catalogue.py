@@ -57,17 +57,19 @@ class Catalogue:
         """``tables`` without the partitioned ones: each row is in exactly one (read with ONLY)."""
         return _names(found for found in self._tables() if not found.get("partitioned"))
 
+    @property
+    def columns_of(self) -> Mapping[tuple[str, str], tuple[str, ...]]:
+        """The names of each relation's columns in alphabetical order, by (schema, name)."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for key, attributes in self.objects.items():
+            if key.startswith("column "):
+                place = str(attributes["schema"]), str(attributes["table"])
+                found.setdefault(place, []).append(str(attributes["name"]))
+        return {place: tuple(sorted(names)) for place, names in found.items()}
+
     def columns(self, schema: str, table: str) -> tuple[str, ...]:
-        """The names of a table's columns in alphabetical order."""
-        return tuple(
-            sorted(
-                str(attributes["name"])
-                for key, attributes in self.objects.items()
-                if key.startswith("column ")
-                and attributes["table"] == table
-                and attributes["schema"] == schema
-            )
-        )
+        """The names of one table's columns; ``columns_of`` where there are many tables."""
+        return self.columns_of.get((schema, table), ())
 
     def ignoring(self, *attributes: str) -> Catalogue:
         """Without these attributes, such as owner and grants where a clone has other roles."""

@@ -12,9 +12,8 @@ from airlock import (
     alert,
     health,
     ledger,
-    migration,
-    plan,
     postgres,
+    preview,
     record,
     rehearsal,
     release,
@@ -28,7 +27,7 @@ from airlock.apply import Runner
 from airlock.catalogue import Catalogue, SchemaDiff, diff
 from airlock.errors import AirlockError, Broken, Refused, Stranded
 from airlock.health import HealthVerdict
-from airlock.introspection import read_catalogue
+from airlock.introspection import read_catalogue, read_guard
 from airlock.ledger import Deploy, Lease
 from airlock.plan import Plan
 from airlock.postgres import Conn
@@ -62,51 +61,6 @@ class Rollback:
 # ---------------------------------------------------------------- plan
 
 
-async def preview(target: Target, *, up_to: int | None = None) -> tuple[Plan, Catalogue]:
-    """What a deploy would do. Reads only.
-
-    Raises Refused when a deploy is open, when folder and ledger disagree, or when production's
-    schema is not what the ledger last saw.
-    """
-    files = migration.read_folder(target.migrations_dir)
-    async with ledger.connection(target) as conn:
-        for last in await ledger.recent(conn):
-            if last.is_open:
-                raise Refused(unfinished(last))
-        applied = await ledger.applied(conn)
-        pending = plan.pending(files, applied, up_to=up_to)
-        catalogue = await read_catalogue(conn)
-        await _check_drift(conn, target, catalogue)
-    planned = Plan(
-        target=target.name,
-        head=applied[-1].label if applied else None,
-        migrations=pending,
-        schema_before=catalogue.fingerprint,
-    )
-    return planned, catalogue
-
-
-def unfinished(last: Deploy) -> str:
-    """Why nothing may start while this deploy is open, and what to do."""
-    return (
-        f"Deploy {last.id} of {last.target} is not finished: it is {last.state}, held by "
-        f"{last.holder}, last heard of at {last.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC. If it no "
-        f"longer runs, undo it: airlock rollback {last.target}"
-    )
-
-
-async def _check_drift(conn: Conn, target: Target, found: Catalogue) -> None:
-    seen = await ledger.last_seen(conn)
-    if seen is None or seen == found.fingerprint:
-        return
-    expected = await ledger.load_catalogue(conn, seen)
-    raise Refused(
-        f"The schema of {target.name} is not what the last deploy left: somebody changed it by "
-        f"hand.\n{diff(expected, found).render()}\n"
-        "Take the change back, or put it into a migration after taking it back."
-    )
-
-
 async def open_deploy(request: DeployRequest) -> Lease | None:
     """Plan the request and open it in the ledger; None when there is nothing to do."""
     target = settings.target(request.target)
@@ -115,14 +69,15 @@ async def open_deploy(request: DeployRequest) -> Lease | None:
             f"Target {target.name} has no service, so there is no release {request.release!r} to "
             f"start. Add [targets.{target.name}.service] to airlock.toml, or leave it out."
         )
-    planned, catalogue = await preview(target, up_to=request.up_to)
+    planned, schema = await preview.look(target, request.up_to)
     if not planned.migrations and request.release is None:
         log.info("Nothing to do on %s: it stands at %s", target.name, planned.head or "nothing")
         return None
     async with ledger.connection(target) as conn:
         with postgres.translated("opening the deploy in the ledger"):
             await ledger.ensure(conn)
-            await ledger.save_catalogue(conn, catalogue)
+            if schema.catalogue is not None:
+                await ledger.save_catalogue(conn, schema.catalogue)
             lease = await ledger.begin(conn, request, planned)
             await ledger.event(conn, lease, "plan_migrations", "done", planned.versions)
     log.info("Opened deploy %d of %s: %s", lease.deploy, target.name, planned.versions)
@@ -237,6 +192,7 @@ async def verify_schema(lease: Lease) -> SchemaDiff:
     async with ledger.journal(target, lease, "verify_schema") as conn:
         row = await ledger.deploy(conn, lease.deploy)
         expected = await ledger.load_catalogue(conn, _needed(row.schema_expected, "schema"))
+        guard = await read_guard(conn)  # before the catalogue, so that a later change shows
         found = await read_catalogue(conn)
         difference = diff(expected, found)
         if not difference.is_empty:
@@ -246,7 +202,7 @@ async def verify_schema(lease: Lease) -> SchemaDiff:
         before = await ledger.load_catalogue(conn, _needed(row.schema_before, "schema"))
         if faults := new_problems(before, found):
             raise Broken(f"After the apply {target.name} has: {'; '.join(faults)}")
-        await ledger.advance(conn, lease, "verified")
+        await ledger.advance(conn, lease, "verified", guard_after=guard)
     return difference
 
 
@@ -361,7 +317,9 @@ async def roll_back(lease: Lease, failure: str) -> Rollback:
             # The same code, with connections that have not seen the other schema.
             back = await _old_release(conn, target, lease, row)
         verdict = await _health_after(conn, target, row, back)
-        await ledger.advance(conn, lease, "rolled_back", schema_after=row.schema_before)
+        await ledger.advance(
+            conn, lease, "rolled_back", schema_after=row.schema_before, guard_after=undone.guard
+        )
         await _enqueue(conn, lease)
     return Rollback(undone=undone, restart=back, health=verdict)
 
@@ -424,11 +382,13 @@ async def reopen(target: Target) -> tuple[Lease, Deploy]:
     Raises Refused when there is nothing that could be undone.
     """
     async with ledger.connection(target) as conn:
-        for last in await ledger.recent(conn):
-            if last.state in ("failed", "rolled_back"):
+        for last in await ledger.recent(conn, limit=100):
+            if last.state == "failed":
+                continue  # it touched nothing, so the one before it stands
+            if last.state == "rolled_back":
                 break
             if last.state == "succeeded":
-                await _check_drift(conn, target, await read_catalogue(conn))
+                await preview.undrifted(conn, target)
             return await ledger.take_over(conn, last), last
     raise Refused(
         f"There is no deploy of {target.name} to undo: the last one left nothing behind. "

@@ -81,6 +81,10 @@ def needs_no_transaction(statement: Statement) -> bool:
             return bool(node.get("is_vacuumcmd"))
         case "ClusterStmt":
             return "relation" not in node
+        case "DiscardStmt":
+            return node.get("target") == "DISCARD_ALL"
+        case "AlterDatabaseStmt":
+            return any(o["DefElem"]["defname"] == "tablespace" for o in node.get("options", []))
         case "AlterTableStmt":
             return any(_detaches_concurrently(command) for command in node.get("cmds", []))
         case _:
@@ -99,7 +103,16 @@ _NEVER_IN_A_TRANSACTION = {
 
 
 def _has_option(node: Node, name: str) -> bool:
-    return any(option["DefElem"]["defname"] == name for option in node.get("params", []))
+    options = [option["DefElem"] for option in node.get("params", [])]
+    return any(option["defname"] == name and _is_on(option.get("arg")) for option in options)
+
+
+def _is_on(argument: Node | None) -> bool:
+    """An option's truth as PostgreSQL reads it; a bare option is on."""
+    if argument is None:
+        return True
+    value = argument.get("String", {}).get("sval", "") or argument.get("Integer", {}).get("ival", 0)
+    return str(value).lower() in ("true", "on", "1")
 
 
 def _detaches_concurrently(command: Node) -> bool:

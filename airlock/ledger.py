@@ -76,6 +76,7 @@ class Deploy:
     schema_before: str | None
     schema_expected: str | None
     schema_after: str | None
+    guard_after: str | None
     snapshot: str | None
     rehearsal: str | None
     release: str | None
@@ -101,6 +102,37 @@ class Deploy:
     def is_open(self) -> bool:
         return self.state not in FINISHED
 
+    @property
+    def headline(self) -> str:
+        """The outcome in one line, for alerts, tables and the head of the report."""
+        versions, before = self.planned.versions, self.planned.head or "an empty schema"
+        match self.state:
+            case "succeeded":
+                return f"DEPLOYED – {self.target} stands at {versions}"
+            case "failed" if self.failure is None:
+                return f"REHEARSED – {self.target} was not touched: dry run of {versions}"
+            case "failed":
+                return f"REFUSED – {self.target} was not touched, still on {before}"
+            case "rolled_back":
+                return f"ROLLED BACK – {self.target} is back on {before}"
+            case "stranded":
+                return f"ROLLBACK FAILED – {self.target} needs a person now"
+            case _:
+                return f"IN PROGRESS – {self.target}, {versions}: {self.state}"
+
+    @property
+    def next_command(self) -> str:
+        """What somebody who reads the headline should type."""
+        look = f"airlock status {self.target}"
+        match self.state:
+            case "stranded":
+                return f"{look}, mend what it names, airlock rollback {self.target}"
+            case "failed" | "rolled_back":
+                plan_again = f"airlock plan {self.target}, airlock deploy {self.target}"
+                return f"mend the cause, {plan_again}"
+            case _:
+                return look
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
@@ -116,7 +148,11 @@ class Event:
 async def connection(target: Target) -> AsyncGenerator[Conn]:
     """A connection to the target as the production role."""
     async with postgres.connect(target.database_url, purpose="ledger") as conn:
-        yield conn
+        try:
+            yield conn
+        # Not OSError: steps run in this block, and a missing program is not the ledger's.
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise postgres.translate(error, f"the ledger of {target.name}") from error
 
 
 # ---------------------------------------------------------------- its own tables
@@ -206,7 +242,7 @@ async def _beat(target: Target, lease: Lease) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_S)
         # A missed beat is not a failure: others judge by its age.
-        with contextlib.suppress(AirlockError, asyncpg.PostgresError, OSError):
+        with contextlib.suppress(AirlockError, OSError):
             async with connection(target) as conn:
                 await conn.execute(postgres.query("heartbeat"), lease.deploy, lease.fence)
 
@@ -321,6 +357,12 @@ async def migrations_of(conn: Conn, number: int) -> tuple[AppliedMigration, ...]
     return _migrations(await conn.fetch(postgres.query("migrations_of_deploy"), number))
 
 
+async def migration_of(conn: Conn, number: int, version: int) -> AppliedMigration | None:
+    """What one deploy did with one migration; None when it has not begun it."""
+    rows = await conn.fetch(postgres.query("migration_of_deploy"), number, version)
+    return next(iter(_migrations(rows)), None)
+
+
 def _migrations(rows: list[asyncpg.Record]) -> tuple[AppliedMigration, ...]:
     return tuple(AppliedMigration(**dict(row)) for row in rows)
 
@@ -360,10 +402,9 @@ async def event(
     phase: Literal["intent", "done", "failed"],
     detail: str = "",
 ) -> None:
-    """Append one line to the journal."""
+    """Append one line to the journal; none when the deploy was taken over."""
     await conn.execute(
-        "INSERT INTO airlock.event (deploy, fence, step, phase, detail)"
-        " VALUES ($1, $2, $3, $4, $5)",
+        postgres.query("event"),
         lease.deploy,
         lease.fence,
         step,
@@ -414,7 +455,7 @@ async def journal(
 async def _record_failure(target: Target, lease: Lease, step: str, error: BaseException) -> None:
     # On a connection of its own: the step's may be what broke. The failure matters more than its
     # record, so a ledger out of reach does not hide it.
-    with contextlib.suppress(AirlockError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    with contextlib.suppress(AirlockError, OSError):
         async with connection(target) as conn:
             await event(conn, lease, step, "failed", str(error) or type(error).__name__)
 
@@ -443,14 +484,23 @@ async def load_catalogue(conn: Conn, fingerprint: str) -> Catalogue:
     return Catalogue.from_json(text)
 
 
-async def last_seen(conn: Conn) -> str | None:
-    """The fingerprint that the newest finished deploy left behind."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastSeen:
+    """The schema that the newest finished deploy left behind."""
+
+    fingerprint: str
+    guard: str | None
+
+
+async def last_seen(conn: Conn) -> LastSeen | None:
+    """What the schema should be, as far as the ledger knows."""
     if not await exists(conn):
         return None
-    return await conn.fetchval(
-        "SELECT schema_after FROM airlock.deploy WHERE schema_after IS NOT NULL"
-        " ORDER BY finished_at DESC NULLS LAST LIMIT 1"
+    row = await conn.fetchrow(
+        "SELECT schema_after AS fingerprint, guard_after AS guard FROM airlock.deploy"
+        " WHERE schema_after IS NOT NULL ORDER BY finished_at DESC NULLS LAST LIMIT 1"
     )
+    return LastSeen(**dict(row)) if row else None
 
 
 # ---------------------------------------------------------------- outbox

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -18,11 +19,10 @@ import asyncpg
 
 from airlock import postgres
 from airlock.effects import Effect, LockMode, StatementEffects, needs_no_transaction
-from airlock.errors import AirlockError
 from airlock.postgres import Conn
 from airlock.syntax import Statement
 
-POLL_S = 0.01
+POLL_S = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,21 +55,23 @@ class Measurement:
         before, held, wal = await _relations(conn), await _locks(conn), await _wal(conn)
         self._known = known = before if self._known is None else self._known
         before = {oid: relation for oid, relation in before.items() if oid in known}
-        began = time.monotonic()
         if alone:
             async with self._polling(conn.get_server_pid()) as locks:
+                began = time.monotonic()
                 status = await conn.execute(statement.text)
+                seconds = time.monotonic() - began
         else:
+            began = time.monotonic()
             status = await conn.execute(statement.text)
-            locks = await _locks(conn) - held
-        seconds = time.monotonic() - began
+            seconds = time.monotonic() - began
+            locks = await _locks(conn)
         effects = StatementEffects(
             line=statement.line,
             statement=statement.summary,
             seconds=seconds,
             wal_bytes=await _wal(conn) - wal,
             rows=_rows(status),
-            effects=_effects(before, await _relations(conn), locks, seconds),
+            effects=_effects(before, await _relations(conn), held, locks, seconds),
         )
         self._done.append((effects, alone))
 
@@ -77,19 +79,22 @@ class Measurement:
     async def _polling(self, pid: int) -> AsyncGenerator[set[tuple[int, LockMode]]]:
         seen: set[tuple[int, LockMode]] = set()
 
-        async def poll() -> None:
-            async with postgres.connect(self.url, purpose="lock poll") as conn:
-                while True:
-                    seen.update(await _locks(conn, pid))
-                    await asyncio.sleep(POLL_S)
+        async def poll(conn: Conn) -> None:
+            while True:
+                seen.update(await _locks(conn, pid))
+                await asyncio.sleep(POLL_S)
 
-        task = asyncio.create_task(poll())
-        try:
-            yield seen
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, asyncpg.PostgresError, AirlockError):
-                await task
+        # Connected before the statement begins: a short one would be over by then.
+        async with postgres.connect(self.url, purpose="lock poll") as conn:
+            task = asyncio.create_task(poll(conn))
+            try:
+                yield seen
+            finally:
+                task.cancel()
+                with contextlib.suppress(
+                    asyncio.CancelledError, asyncpg.PostgresError, asyncpg.InterfaceError
+                ):
+                    await task
 
     def take(self) -> tuple[StatementEffects, ...]:
         """What was measured since the last call, each lock held to the end of its transaction."""
@@ -115,22 +120,29 @@ def _rows(status: str) -> int | None:
 def _effects(
     before: Mapping[int, _Relation],
     after: Mapping[int, _Relation],
-    gained: Iterable[tuple[int, LockMode]],
+    held: _Locks,
+    locks: AbstractSet[tuple[int, LockMode]],
     seconds: float,
 ) -> tuple[Effect, ...]:
     strongest: dict[int, LockMode] = {}
-    for oid, mode in gained:
+    for oid, mode in locks:
         if oid in before:
             strongest[oid] = max(mode, strongest.get(oid, mode))
+    rewritten = {
+        oid for oid in before.keys() & after.keys() if after[oid].filenode != before[oid].filenode
+    }
+    scanned = {oid for oid in before.keys() & after.keys() if after[oid].scans > before[oid].scans}
+    # An earlier statement of the transaction may have taken the lock under which this one works.
+    touched = {oid for oid, _ in locks - held} | rewritten | scanned
     return tuple(
         Effect(
             relation=before[oid].name,
-            lock=mode,
+            lock=strongest[oid],
             held_s=seconds,
-            rewrites=oid in after and after[oid].filenode != before[oid].filenode,
-            scans=oid in after and after[oid].scans > before[oid].scans,
+            rewrites=oid in rewritten,
+            scans=oid in scanned,
         )
-        for oid, mode in sorted(strongest.items(), key=lambda item: before[item[0]].name)
+        for oid in sorted(touched & strongest.keys(), key=lambda oid: before[oid].name)
     )
 
 

@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from airlock import effects, syntax
 from airlock.errors import Refused
 
-NAME = re.compile(r"(?P<version>\d{3,})_(?P<name>[a-z0-9][a-z0-9_]*)\.sql")
+# A version fits a bigint, so that numbers made of a date and a time do.
+NAME = re.compile(r"(?P<version>[0-9]{3,18})_(?P<name>[a-z0-9][a-z0-9_]*)\.sql")
 _MARKER = re.compile(r"--[\s=\-*#]*rollback notes?[\s:=\-*#]*", re.IGNORECASE)
 _HEADER = re.compile(r"--\s*(Purpose|Author|Date):\s*(.*)")
 _TITLE = re.compile(r"--\s*Migration\s+\w+:\s*(.*)", re.IGNORECASE)
+_END = re.compile(r";\s*(--.*)?$")
+_COPY = re.compile(r"\s*COPY\s.*\sFROM\s+STDIN\b", re.IGNORECASE)
 _COMMAND = re.compile(
     r"(ALTER|ANALYZE|CALL|CLUSTER|COMMENT|CREATE|DELETE|DO|DROP|GRANT|INSERT|LOCK|MERGE|REFRESH"
     r"|REINDEX|REVOKE|SELECT|SET|TRUNCATE|UPDATE|VACUUM|WITH)\s"
@@ -58,7 +61,12 @@ class Migration:
     @property
     def label(self) -> str:
         """Such as ``010_halt_monitoring``."""
-        return self.file.removesuffix(".sql")
+        return label(self.version, self.name)
+
+
+def label(version: int, name: str) -> str:
+    """What a migration is called wherever it is named, however many zeros its file has."""
+    return f"{version:03d}_{name}"
 
 
 def read_folder(folder: Path) -> tuple[MigrationFile, ...]:
@@ -79,12 +87,11 @@ def read_file(path: Path) -> MigrationFile:
             f"{path.name} is not a migration's name; expected NNN_descriptive_name.sql in lower "
             "case, such as 011_deal_scores.sql. Rename it, or move it out of the folder."
         )
-    raw = (
-        path.read_bytes()
-        .removeprefix(b"\xef\xbb\xbf")
-        .replace(b"\r\n", b"\n")
-        .replace(b"\r", b"\n")
-    )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise Refused(f"{path.name} cannot be read: {error.strerror}.") from error
+    raw = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -118,8 +125,11 @@ def parse(source: MigrationFile) -> Migration:
             f"{source.file} has no ROLLBACK NOTES. End it with a line '-- ROLLBACK NOTES' and, "
             "below it in comment lines, the SQL that undoes the migration."
         )
-    header = {match[1]: match[2] for line in lines if (match := _HEADER.fullmatch(line.strip()))}
-    title = next((match[1] for line in lines if (match := _TITLE.fullmatch(line.strip()))), "")
+    head = [line.strip() for line in lines[:marker]]
+    header: dict[str, str] = {}
+    for match in filter(None, map(_HEADER.fullmatch, head)):
+        header.setdefault(match[1], match[2])
+    title = next((match[1] for line in head if (match := _TITLE.fullmatch(line))), "")
     return Migration(
         version=source.version,
         name=source.name,
@@ -138,7 +148,11 @@ def _check_forward(file: str, sql: str) -> None:
     try:
         statements = syntax.parse(sql)
     except syntax.SqlError as error:
-        text = sql.split("\n")[error.line - 1].strip()
+        lines = sql.split("\n")
+        for number, line in enumerate(lines[: error.line], 1):
+            if _COPY.match(line):
+                raise Refused(_client_copy(file, number)) from error
+        text = lines[error.line - 1].strip()
         if text.startswith("\\"):
             raise Refused(
                 f"{file}, line {error.line}: {text.split()[0]} is a command of psql, not SQL. "
@@ -158,10 +172,22 @@ def _check_statements(file: str, statements: Iterable[syntax.Statement]) -> None
                 "it: each migration runs in one transaction together with its ledger row."
             )
         if statement.kind == "CopyStmt" and not statement.node.get("filename"):
-            raise Refused(
-                f"{file}, line {statement.line}: COPY from or to the client works in psql only. "
-                "Use INSERT."
-            )
+            raise Refused(_client_copy(file, statement.line))
+        if statement.kind == "IndexStmt" and statement.node.get("concurrent"):
+            _check_named(file, statement)
+
+
+def _client_copy(file: str, line: int) -> str:
+    return f"{file}, line {line}: COPY from or to the client works in psql only. Use INSERT."
+
+
+def _check_named(file: str, statement: syntax.Statement) -> None:
+    """What an interrupted build leaves is found by its name."""
+    if not statement.node.get("idxname"):
+        raise Refused(
+            f"{file}, line {statement.line}: this concurrent index has no name, so an interrupted "
+            "build could not be told from a finished one. Name it."
+        )
 
 
 def _reverse(file: str, lines: list[str], *, first_line: int) -> str:
@@ -174,16 +200,20 @@ def _reverse(file: str, lines: list[str], *, first_line: int) -> str:
             _check_prose(file, *notes[n])
             n += 1
             continue
-        found.append("\n".join(text for _, text in notes[n:end]))
+        sql = "\n".join(text for _, text in notes[n:end])
+        _check_statements(
+            f"{file}, ROLLBACK NOTES",
+            # A statement's line within the run, as the file's own line.
+            (replace(each, line=notes[n + each.line - 1][0]) for each in syntax.parse(sql)),
+        )
+        found.append(sql)
         n = end
     if not found:
         raise Refused(
             f"{file}, line {first_line - 1}: the ROLLBACK NOTES hold no SQL. Write the statements "
             "that undo the migration in comment lines, each ended by a semicolon."
         )
-    sql = "\n".join(found) + "\n"
-    _check_statements(f"{file}, ROLLBACK NOTES", syntax.parse(sql))
-    return sql
+    return "\n".join(found) + "\n"
 
 
 def _notes(file: str, lines: list[str], first_line: int) -> Iterable[tuple[int, str]]:
@@ -217,19 +247,26 @@ def _statement_end(notes: list[tuple[int, str]], start: int) -> int | None:
     if not notes[start][1].strip():
         return None
     for end in range(start + 1, len(notes) + 1):
-        if not notes[end - 1][1].rstrip().endswith(";"):
+        if not _END.search(notes[end - 1][1]):
             continue
         text = "\n".join(line for _, line in notes[start:end])
         try:
-            if syntax.parse(text):
-                return end
+            found = syntax.parse(text)
         except syntax.SqlError:
             continue
+        if found and found[-1].ended:
+            return end
     return None
 
 
 def _check_prose(file: str, line: int, text: str) -> None:
-    if not text.rstrip().endswith(";") and not _COMMAND.match(text):
+    if text.startswith("\\"):
+        raise Refused(
+            f"{file}, line {line}: {text.strip()[:60]!r} in the ROLLBACK NOTES is a command of "
+            "psql, not SQL. Write the SQL itself."
+        )
+    commented_out = text.lstrip().startswith("--")
+    if commented_out or not (_END.search(text) or _COMMAND.match(text)):
         return
     try:
         syntax.parse(text)

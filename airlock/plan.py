@@ -33,7 +33,7 @@ class AppliedMigration:
 
     @property
     def label(self) -> str:
-        return f"{self.version:03d}_{self.name}"
+        return migration.label(self.version, self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ REFUSED_SQLSTATES = ("28", "3D000", "42501", "0A000")
 _SQL = Path(__file__).parent / "sql"
 
 # A host with its port; several stand between commas.
-_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:[0-9]{1,5})?")
+_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:(?P<port>[0-9]{1,5}))?")
 _NOT_A_URL = (
     "The database's address is not of the form postgresql://user:password@host:port/database. Mend "
     "its variable; in a password write %40 for @, %2F for /, %3F for ?, %23 for #, %3A for :."
@@ -62,11 +62,16 @@ def without_password(url: str) -> str:
         raise Refused(_NOT_A_URL) from None
     login, _, hosts = parts.netloc.rpartition("@")
     rest = parts.path + parts.query + parts.fragment
-    sound = all(_HOST.fullmatch(host) for host in hosts.split(","))
-    if parts.scheme not in ("postgresql", "postgres") or "@" in login + rest or not sound:
+    sound = all(_is_host(host) for host in hosts.split(","))
+    if parts.scheme not in ("postgresql", "postgres") or "@" in rest or not sound:
         raise Refused(_NOT_A_URL)
     user = login.partition(":")[0]
     return f"{parts.scheme}://{user + '@' if user else ''}{hosts}{parts.path}"
+
+
+def _is_host(text: str) -> bool:
+    match = _HOST.fullmatch(text)
+    return match is not None and int(match["port"] or 0) < 2**16
 
 
 @asynccontextmanager

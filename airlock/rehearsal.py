@@ -118,13 +118,17 @@ class _Stage:
     async def play(self, began: float) -> tuple[Rehearsal, Catalogue]:
         before = await self._catalogue()
         self._check_restored(before)
-        columns = {table: before.columns(*table) for table in before.stores}
-        rows_before = await self._contents(columns)
+        columns_of = before.columns_of
+        columns = {table: columns_of.get(table, ()) for table in before.stores}
+        limit = self.target.clone.compare_max_bytes
+        rows_before = await self._contents(columns, max_bytes=limit)
         forward = await self._forward(before)
         after = forward[-1][1] if forward else before
         self._check_sound(before, after)
         reverse_s = await self._reverse(before, [catalogue for _, catalogue in forward])
-        rows_after = await self._contents(columns)
+        # What was read is read again, however large the rollback left it.
+        compared = {table: columns[table] for table in rows_before.tables}
+        rows_after = await self._contents(compared, max_bytes=2**63)
         losses = await self._losses(rows_before, rows_after, columns)
         await self._again(after)
         not_compared = tuple(sorted(quote_ident(*table) for table in rows_before.left_out))
@@ -154,11 +158,11 @@ class _Stage:
         async with postgres.connect(self.clone.url) as conn:
             return await read_catalogue(conn)
 
-    async def _contents(self, columns: Mapping[Table, Sequence[str]]) -> Contents:
+    async def _contents(
+        self, columns: Mapping[Table, Sequence[str]], *, max_bytes: int
+    ) -> Contents:
         async with postgres.connect(self.clone.superuser_url or self.clone.url) as conn:
-            return await contents.read_contents(
-                conn, columns, max_bytes=self.target.clone.compare_max_bytes
-            )
+            return await contents.read_contents(conn, columns, max_bytes=max_bytes)
 
     def _check_restored(self, before: Catalogue) -> None:
         if before.fingerprint == self.plan.schema_before:
@@ -295,13 +299,21 @@ def _check_came_back(each: Migration, should: Catalogue, found: Catalogue) -> No
 
 def _drops(before: Catalogue, after: Catalogue) -> tuple[Dropped, ...]:
     """What exists only since this migration, and so goes with its rollback."""
-    old = set(before.stores)
+    old, had, has = set(before.stores), before.columns_of, after.columns_of
+    # A materialised view is made from rows that stand elsewhere.
+    views = {
+        (each["schema"], each["name"])
+        for key, each in after.objects.items()
+        if key.startswith("materialized view ")
+    }
     drops: list[Dropped] = []
     for schema, table in after.stores:
+        if (schema, table) in views:
+            continue
         if (schema, table) not in old:
             drops.append(Dropped(schema=schema, table=table, columns=()))
             continue
-        new = set(after.columns(schema, table)) - set(before.columns(schema, table))
+        new = set(has.get((schema, table), ())) - set(had.get((schema, table), ()))
         if new:
             drops.append(Dropped(schema=schema, table=table, columns=tuple(sorted(new))))
     return tuple(drops)

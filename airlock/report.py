@@ -97,41 +97,11 @@ class DeployReport:
         return tuple(sorted([*done, *unfinished], key=lambda each: each.began_at))
 
 
-def headline(row: Deploy) -> str:
-    """The outcome in one line, for alerts, tables and the head of the report."""
-    versions = row.planned.versions
-    before = row.planned.head or "an empty schema"
-    match row.state:
-        case "succeeded":
-            return f"DEPLOYED – {row.target} stands at {versions}"
-        case "failed" if row.failure is None:
-            return f"REHEARSED – {row.target} was not touched: dry run of {versions}"
-        case "failed":
-            return f"REFUSED – {row.target} was not touched, still on {before}"
-        case "rolled_back":
-            return f"ROLLED BACK – {row.target} is back on {before}"
-        case "stranded":
-            return f"ROLLBACK FAILED – {row.target} needs a person now"
-        case _:
-            return f"IN PROGRESS – {row.target}, {versions}: {row.state}"
-
-
-def next_command(row: Deploy) -> str:
-    """What somebody who reads the alert should type."""
-    match row.state:
-        case "stranded":
-            return f"airlock status {row.target}, mend what it names, airlock rollback {row.target}"
-        case "failed" | "rolled_back":
-            return f"mend the cause, airlock plan {row.target}, airlock deploy {row.target}"
-        case _:
-            return f"airlock status {row.target}"
-
-
 def compose_alert(row: Deploy, *, kept_rows: int) -> Alert:
     """The alert about one deploy, from its row in the ledger."""
     snapshot = record.load(Snapshot, row.snapshot) if row.snapshot else None
     return Alert(
-        headline=headline(row),
+        headline=row.headline,
         target=row.target,
         deploy=row.id,
         state=row.state,
@@ -142,7 +112,7 @@ def compose_alert(row: Deploy, *, kept_rows: int) -> Alert:
         reason=row.reason,
         kept_rows=kept_rows,
         snapshot=snapshot.id if snapshot else None,
-        next_command=next_command(row),
+        next_command=row.next_command,
     )
 
 
@@ -157,7 +127,7 @@ def markdown(report: DeployReport) -> str:
     """The whole report, ending with the runbook's checklist."""
     row = report.deploy
     parts = [
-        f"# {headline(row)}",
+        f"# {row.headline}",
         _facts(report),
         _failure(row),
         _steps(report.steps),

@@ -15,7 +15,7 @@ from airlock import ledger, postgres
 from airlock.apply import Runner
 from airlock.catalogue import Catalogue, diff
 from airlock.errors import Stranded
-from airlock.introspection import read_catalogue
+from airlock.introspection import read_catalogue, read_guard
 from airlock.ledger import Lease
 from airlock.postgres import Conn, quote_ident
 from airlock.rehearsal import Dropped, RehearsedMigration
@@ -30,6 +30,7 @@ class Undone:
 
     migrations: tuple[str, ...]  # labels, newest first
     kept_rows: int
+    guard: str  # the cheap guard of the schema that is back
     seconds: float
 
 
@@ -52,6 +53,7 @@ async def reverse_migrations(
             keep = Keep(lease=lease, version=row.version, drops=drops.get(row.label, ()))
             await runner.reverse(row, before=keep)
             undone.append(row.label)
+        guard = await read_guard(conn)
         found = await read_catalogue(conn)
         kept = await conn.fetchval(
             "SELECT pg_catalog.count(*) FROM airlock.kept WHERE deploy = $1", lease.deploy
@@ -62,12 +64,18 @@ async def reverse_migrations(
             f"{diff(expected, found).render()}\n"
             f"Look at it, mend it by hand, then run: airlock rollback {target.name}"
         )
-    return Undone(migrations=tuple(undone), kept_rows=kept, seconds=time.monotonic() - began)
+    return Undone(
+        migrations=tuple(undone), kept_rows=kept, guard=guard, seconds=time.monotonic() - began
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
-    """Copies what one migration's reverse drops into ``airlock.kept``."""
+    """Copies what one migration's reverse drops into ``airlock.kept``.
+
+    Called once in each transaction of the reverse: what was written since the one before is copied
+    as well, and what is gone by then stays kept.
+    """
 
     lease: Lease
     version: int
@@ -81,24 +89,35 @@ class Keep:
             # The reverse needs this lock anyway; taking it first leaves no moment for a write
             # between the copy and the drop, and no upgrade that could deadlock.
             await conn.execute(f"LOCK TABLE ONLY {relation} IN ACCESS EXCLUSIVE MODE")
-            status = await conn.execute(
-                await self._statement(conn, item, relation),
-                self.lease.deploy,
-                self.version,
-                relation,
+            place = (self.lease.deploy, self.version, relation)
+            statement = await self._statement(conn, item, relation)
+            if statement is None:
+                continue
+            await conn.execute(
+                "DELETE FROM airlock.kept WHERE deploy = $1 AND version = $2 AND relation = $3",
+                *place,
             )
+            status = await conn.execute(statement, *place)
             log.info("Kept %s rows of %s", status.rsplit(" ", 1)[-1], relation)
 
-    async def _statement(self, conn: Conn, item: Dropped, relation: str) -> str:
+    async def _statement(self, conn: Conn, item: Dropped, relation: str) -> str | None:
+        """The copy; None when the columns are gone already."""
         condition = "true"
         if item.columns:
             rows = await conn.fetch(postgres.query("column_defaults"), relation, list(item.columns))
-            # A value that equals its column's default comes back with the column.
-            written = [f"{quote_ident(r['name'])} IS DISTINCT FROM ({r['value']})" for r in rows]
-            condition = " OR ".join(written) or "false"
+            if not rows:
+                return None
+            # A value that equals its column's default comes back with the column. As text: json
+            # and others have no equality.
+            written = [
+                f"t.{quote_ident(row['name'])}::text"
+                f" IS DISTINCT FROM ({row['value']})::{row['type']}::text"
+                for row in rows
+            ]
+            condition = " OR ".join(written)
         # Identifiers are quoted; defaults are the server's own rendering.
         return (
             "INSERT INTO airlock.kept (deploy, version, relation, row_data)"  # noqa: S608
-            " SELECT $1::bigint, $2::integer, $3::text, pg_catalog.to_jsonb(t)"
+            " SELECT $1::bigint, $2::bigint, $3::text, pg_catalog.to_jsonb(t)"
             f" FROM ONLY {relation} AS t WHERE {condition}"
         )

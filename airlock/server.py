@@ -17,12 +17,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote, urlencode
 
 from airlock.binaries import Binaries
@@ -54,7 +54,12 @@ _STOP_SIGNALS: Mapping[StopMode, signal.Signals] = {
 # with its end mark, and ".s.PGSQL.65535" and a slash take 15 of them.
 _SOCKET_DIR_BYTES = 107 - 15
 _SOCKET_PORT = 5432
-# prctl(2), PR_SET_PDEATHSIG.
+# Another user first: a change of user clears the parent-death signal. Then prctl(2),
+# PR_SET_PDEATHSIG.
+_AS_USER = (
+    "import ctypes, os, sys; uid, gid = int(sys.argv.pop(1)), int(sys.argv.pop(1)); "
+    "os.setgroups([]); os.setgid(gid); os.setuid(uid); "
+)
 _WITH_PARENT = (
     "import ctypes, os, sys; "
     "ctypes.CDLL(None).prctl(1, int(sys.argv[1]), 0, 0, 0); "
@@ -188,19 +193,20 @@ async def initdb(
     data_dir.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     data_dir.mkdir(exist_ok=True, mode=0o700)
     _adopt(data_dir)
-    command = initdb_command(
-        binaries, data_dir, superuser=superuser, locale=locale, checksums=checksums
-    )
-    process = await asyncio.create_subprocess_exec(
-        *_as_nobody_special(command),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=_environment(),
-        cwd="/",
-        start_new_session=True,
-        **_identity(),
-    )
+    with _entrance(data_dir) as (inside, inherited):
+        command = initdb_command(
+            binaries, inside, superuser=superuser, locale=locale, checksums=checksums
+        )
+        process = await asyncio.create_subprocess_exec(
+            *_as_nobody_special(command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=_environment(),
+            cwd="/",
+            start_new_session=True,
+            pass_fds=inherited,
+        )
     try:
         _, stderr = await asyncio.wait_for(process.communicate(), timeout_s)
     except BaseException:
@@ -262,11 +268,11 @@ async def start(
     """A running server, which the caller must stop. Prefer ``running``."""
     _adopt(data_dir)
     number = free_port() if port == 0 else port
-    command = postgres_command(
-        binaries, data_dir, socket_dir=socket_dir, port=number, settings=settings
-    )
-    log_path = log_file(data_dir)
-    with os.fdopen(os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as out:
+    log_number = os.open(log_file(data_dir), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(log_number, "ab") as out, _entrance(data_dir) as (inside, inherited):
+        command = postgres_command(
+            binaries, inside, socket_dir=socket_dir, port=number, settings=settings
+        )
         process = await asyncio.create_subprocess_exec(
             *_as_nobody_special(command),
             stdin=asyncio.subprocess.DEVNULL,
@@ -276,7 +282,7 @@ async def start(
             cwd="/",
             # Ctrl-C in a terminal goes to the deploy, which ends its servers when it is done.
             start_new_session=True,
-            **_identity(),
+            pass_fds=inherited,
         )
     server = Server(
         process,
@@ -371,7 +377,12 @@ def _as_nobody_special(command: list[str]) -> list[str]:
     dying = dying_with_parent(command, signal.SIGINT)
     if _must_pretend() and _namespaces_work():
         return [*_namespace(), *dying]
-    return dying
+    servant = _servant()
+    if servant is None:
+        return dying
+    # Python starts as root: its own files may be where the other user cannot go.
+    code, ids = _AS_USER + _WITH_PARENT, [str(servant.pw_uid), str(servant.pw_gid)]
+    return [sys.executable, "-I", "-S", "-c", code, *ids, str(int(signal.SIGINT)), *command]
 
 
 def dying_with_parent(command: list[str], number: signal.Signals) -> list[str]:
@@ -426,11 +437,21 @@ def _servant() -> pwd.struct_passwd | None:
     )
 
 
-def _identity() -> dict[str, Any]:
-    servant = _servant()
-    if servant is None:
-        return {}
-    return {"user": servant.pw_uid, "group": servant.pw_gid, "extra_groups": []}
+@contextmanager
+def _entrance(data_dir: Path) -> Generator[tuple[Path, tuple[int, ...]]]:
+    """The cluster's folder as the server names it, and what it must inherit for that.
+
+    Another user may not pass through our private folders above it. It inherits the open folder,
+    and the kernel's link to that leads there without passing through any of them.
+    """
+    if _servant() is None:
+        yield data_dir, ()
+        return
+    number = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield Path(f"/proc/self/fd/{number}"), (number,)
+    finally:
+        os.close(number)
 
 
 def _adopt(folder: Path) -> None:

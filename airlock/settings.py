@@ -7,9 +7,10 @@ moment of use. A target is passed around by its name.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,11 +19,14 @@ from airlock.errors import Refused
 CONFIG_VARIABLE = "AIRLOCK_CONFIG"
 CONFIG_NAME = "airlock.toml"
 
+_TARGET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
 Positive = Annotated[float, Field(gt=0)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A secret that somebody wrote into the file must not stand in the error about it.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Budget(_Section):
@@ -199,9 +203,9 @@ def load(path: Path | None = None) -> Project:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Refused(f"{path} is not TOML: {error}. Mend that line.") from error
     root = path.parent
-    migrations_dir = root / raw.pop("migrations", "migrations")
-    state_dir = root / raw.pop("state_dir", ".airlock")
-    targets = raw.pop("targets", {})
+    migrations_dir = root / _text(path, raw, "migrations", "migrations")
+    state_dir = root / _text(path, raw, "state_dir", ".airlock")
+    targets = _tables(path, raw.pop("targets", {}))
     if raw:
         raise Refused(
             f"{path.name} has {', '.join(sorted(raw))} at its top; expected were "
@@ -223,6 +227,30 @@ def target(name: str) -> Target:
     return load().target(name)
 
 
+def _text(path: Path, raw: dict[str, Any], key: str, default: str) -> str:
+    value = raw.pop(key, default)
+    if not isinstance(value, str) or not value:
+        raise Refused(f"{path.name}: {key} should be the name of a folder. Mend that line.")
+    return value
+
+
+def _tables(path: Path, targets: object) -> dict[str, dict[str, object]]:
+    """The [targets.NAME] tables, checked to be such."""
+    if not isinstance(targets, dict):
+        raise Refused(f"{path.name}: targets should be tables, [targets.NAME]. Mend that line.")
+    tables = cast("dict[str, object]", targets)
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise Refused(f"{path.name}: {name} should be a table, [targets.{name}]. Mend it.")
+        # It is part of folders' and databases' names.
+        if not _TARGET.fullmatch(name):
+            raise Refused(
+                f"{path.name}: {name!r} is not a target's name; expected were letters, digits, "
+                "- and _. Rename it."
+            )
+    return cast("dict[str, dict[str, object]]", tables)
+
+
 def _target(
     path: Path,
     name: str,
@@ -232,6 +260,11 @@ def _target(
     state_dir: Path,
 ) -> Target:
     places = {"name": name, "root": root, "migrations_dir": migrations_dir, "state_dir": state_dir}
+    if taken := sorted(places.keys() & table.keys()):
+        raise Refused(
+            f"{path.name}: [targets.{name}] {taken[0]}: extra inputs are not permitted; folders "
+            "are named at the top. Remove that line."
+        )
     try:
         found = Target.model_validate({**table, **places})
     except ValidationError as error:
@@ -264,6 +297,9 @@ def read_env_file(path: Path | None) -> dict[str, str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise Refused(f"The env file {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        # Not "from" the error, which carries the file's bytes.
+        raise Refused(f"The env file {path} is not UTF-8. Save it as UTF-8.") from None
     values: dict[str, str] = {}
     for line in lines:
         name, equals, value = line.strip().removeprefix("export ").partition("=")

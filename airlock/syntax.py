@@ -39,6 +39,7 @@ class Statement:
     line: int
     kind: str  # the node's name in the grammar, such as AlterTableStmt
     node: Node
+    ended: bool  # by a semicolon
 
     @property
     def summary(self) -> str:
@@ -82,7 +83,8 @@ def parse(sql: str, *, first_line: int = 1) -> tuple[Statement, ...]:
     """The statements of a text, in order; comments belong to none.
 
     first_line: the line of the file at which the text begins.
-    Raises SqlError with the line of the mistake.
+    Raises SqlError with the line of the mistake, or of the text's first line when it is nested too
+    deeply to be read.
     """
     source = sql.encode()
     if b"\0" in source:
@@ -96,7 +98,10 @@ def parse(sql: str, *, first_line: int = 1) -> tuple[Statement, ...]:
             # cursorpos counts characters from 1; 0 means unknown.
             line = first_line + sql[: max(error.cursorpos - 1, 0)].count("\n")
             raise SqlError(error.message.decode(), line)
-        tree = json.loads(result.tree)
+        try:
+            tree = json.loads(result.tree)
+        except RecursionError:
+            raise SqlError("an expression is nested too deeply; divide it", first_line) from None
     finally:
         library.pg_query_free_parse_result(result)
     return tuple(_statement(source, raw, first_line) for raw in tree.get("stmts", []))
@@ -114,6 +119,7 @@ def _statement(source: bytes, raw: Node, first_line: int) -> Statement:
         line=first_line + source[:start].count(b"\n"),
         kind=kind,
         node=node,
+        ended="stmt_len" in raw,
     )
 
 

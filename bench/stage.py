@@ -107,8 +107,11 @@ def project(root: Path, more: str = "") -> None:
 
 def environment(root: Path, on: server.Server, database: str) -> dict[str, str]:
     """Our environment, with what a process of ours needs to find project and database."""
+    kept = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {
-        **os.environ,
+        **kept,
+        # As on any machine where Python may keep what it compiled.
+        "PYTHONPYCACHEPREFIX": str(CHECKOUT / ".airlock" / "bench" / "bytecode"),
         settings.CONFIG_VARIABLE: str(root / "airlock.toml"),
         URL_VARIABLE: on.url(database, OWNER),
         REPLICATION_VARIABLE: on.url(database),

@@ -81,7 +81,8 @@ async def _run(lease: Lease, *, dry_run: bool) -> State:
         return await undo(lease, failure)
     finally:
         await send_alert(lease.target)
-        await write_report(lease)
+        # As a state: a report that cannot be written changes nothing about the outcome.
+        await write_report(lease, return_state=True)
 
 
 async def _forward(lease: Lease, *, dry_run: bool) -> State:

@@ -42,9 +42,10 @@ async def rollback(
                 ended = await undo(lease, asked)
             finally:
                 await send_alert(target)
-                await write_report(lease)
+                await write_report(lease, return_state=True)
     except (Refused, Transient) as error:
         return Failed(name="Refused", message=str(error))
     if ended.name == "Stranded":
         return ended
-    return Completed(name="RolledBack", message=f"{target} is back as it was before the deploy")
+    # Here it is what was asked for, and no failure.
+    return Completed(name="UndoneByHand", message=f"{target} is back as it was before the deploy")

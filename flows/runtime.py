@@ -16,17 +16,18 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from io import BufferedWriter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import httpx
 
 from airlock.errors import Broken, Refused, Transient
+from airlock.server import dying_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFECT_FILE = ROOT / "prefect.yaml"
@@ -41,6 +42,7 @@ READY_S = 180
 DEPLOY_S = 120
 WORKER_END_S = 30
 SERVER_END_S = 15
+SENDING_S = 10
 POLL_S = 2
 
 
@@ -158,9 +160,26 @@ async def prefect_runtime(
         worker_pid = None
         if worker:
             worker_pid = await stack.enter_async_context(_worker(state_dir, api_url))
-        yield Runtime(
-            api_url=api_url, state_dir=state_dir, server_pid=server.pid, worker_pid=worker_pid
-        )
+        try:
+            yield Runtime(
+                api_url=api_url, state_dir=state_dir, server_pid=server.pid, worker_pid=worker_pid
+            )
+        finally:
+            await _send_what_is_left()
+
+
+async def _send_what_is_left() -> None:
+    """Log lines and events of this process's own runs, while their server is still there.
+
+    Prefect sends them from threads, which would otherwise end with open sockets.
+    """
+    if "prefect" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for service in (APILogWorker, EventsWorker):
+        await cast(Awaitable[object], service.drain_all(timeout=SENDING_S, at_exit=False))
 
 
 @asynccontextmanager
@@ -213,7 +232,8 @@ async def _process(
     """A child in its own process group, its output in a log file that only we may read."""
     with _private(log) as output:
         process = await asyncio.create_subprocess_exec(
-            *command,
+            # A killed starter clears nothing up; Prefect ends by itself then.
+            *dying_with_parent(command, signal.SIGTERM),
             cwd=ROOT,
             env=env,
             stdin=asyncio.subprocess.DEVNULL,
@@ -364,6 +384,14 @@ def _where_it_answers(state_dir: Path) -> str:
     with suppress(OSError):
         return f" and answers at {(state_dir / API_URL_FILE).read_text(encoding='utf-8').strip()}"
     return ""
+
+
+def published_api_url(state_dir: Path) -> str | None:
+    """Where the server of this folder said that it answers; None when none is up."""
+    try:
+        return (state_dir / API_URL_FILE).read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from airlock.ledger import Lease
 async def write_report(lease: Lease) -> str:
     """The headline; the whole report is an artifact of the run."""
     found = await deploy.read_report(settings.target(lease.target), lease.deploy)
-    headline = report.headline(found.deploy)
+    headline = found.deploy.headline
     await acreate_markdown_artifact(
         key=f"deploy-{lease.target.lower().replace('_', '-')}",
         markdown=report.markdown(found),

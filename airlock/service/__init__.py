@@ -6,7 +6,7 @@ with the same token finishes what an interrupted first one began.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Method = Literal[
     "inherited socket", "reuseport overlap", "stop then start", "systemd", "command", "first start"
 ]
+
+# The release of an instance that Airlock did not start.
+BY_HAND = "started by hand"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +107,8 @@ class Release:
     @staticmethod
     def of(instance: Instance) -> Release:
         """The code an earlier instance ran, to start it again."""
-        return Release(ref=instance.release, commit=None, directory=instance.directory)
+        named = instance.release if instance.release != BY_HAND else None
+        return Release(ref=named, commit=None, directory=instance.directory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,9 +151,11 @@ async def find(target: Target, known: Instance | None = None) -> Instance | None
     adapter = configured(target).adapter
     if adapter == "process":
         return await process.find(target)
-    if adapter == "systemd":
-        return await systemd.find(target)
-    return command.find(target)
+    found = await systemd.find(target) if adapter == "systemd" else command.find(target)
+    if found is None or known is None or found.directory != known.directory:
+        return found
+    # In a container nobody can see which process it is; elsewhere its init restarted it.
+    return replace(found, release=known.release, token=known.token if not found.pid else None)
 
 
 async def restart(target: Target, release: Release, *, old: Instance | None, token: str) -> Restart:

@@ -52,7 +52,7 @@ def _instance(target: Target, release: str, token: str | None, holders: list[int
         token=token,
         release=release,
         started_at=found.started_at if found else datetime.now(UTC),
-        directory=configured(target).directory,
+        directory=delegated.current_directory(target),
         logs=(log.mark(watched),) if watched else (),
     )
 

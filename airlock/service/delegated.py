@@ -100,6 +100,12 @@ async def current(target: Target, release: Release) -> AsyncGenerator[None, None
         raise
 
 
+def current_directory(target: Target) -> Path:
+    """The folder that ``current`` points at; the service's own before the first restart."""
+    link = target.service_dir / "current"
+    return link.readlink() if link.is_symlink() else configured(target).directory.resolve()
+
+
 def _point(link: Path, directory: Path) -> None:
     temporary = link.with_name(f".current.{secrets.token_hex(4)}")
     temporary.symlink_to(directory.resolve())

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from airlock.errors import Broken, Refused
 from airlock.service import (
+    BY_HAND,
     Instance,
     LogMark,
     Method,
@@ -117,7 +118,7 @@ def _by_hand(target: Target, process: table.Process) -> Instance:
         create_time=process.create_time,
         boot_id=table.boot_id(),
         token=None,
-        release="started by hand",
+        release=BY_HAND,
         started_at=process.started_at,
         directory=folder or service.directory,
         logs=starting.watched(target),
@@ -296,7 +297,7 @@ class _Swap:
 
     async def _bring_back(self, old: Instance) -> str:
         """Start the old release again, once: something serves while the deploy rolls back."""
-        release = Release(ref=old.release, commit=None, directory=old.directory)
+        release = Release.of(old)
         again = _Swap(self.target, release, None, f"{self.token}-back", self.http)
         try:
             found = await again.run()

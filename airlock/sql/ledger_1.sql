@@ -32,6 +32,7 @@ CREATE TABLE airlock.deploy (
     schema_before text REFERENCES airlock.catalogue,
     schema_expected text REFERENCES airlock.catalogue,
     schema_after text REFERENCES airlock.catalogue,
+    guard_after text,
     snapshot jsonb,
     rehearsal jsonb,
     release jsonb,
@@ -49,13 +50,14 @@ CREATE TABLE airlock.deploy (
     CHECK ((finished_at IS NOT NULL) = (state IN ('succeeded', 'failed', 'rolled_back')))
 );
 COMMENT ON TABLE airlock.deploy IS 'One row per run of the pipeline against this database';
+COMMENT ON COLUMN airlock.deploy.guard_after IS 'While the cheap guard reads so, the schema is still schema_after';
 COMMENT ON COLUMN airlock.deploy.previous IS 'Instance and release that served before: what an undo starts again';
 -- One open deploy per database, whatever the clients believe about locks.
 CREATE UNIQUE INDEX deploy_open ON airlock.deploy ((true)) WHERE finished_at IS NULL;
 
 CREATE TABLE airlock.migration (
     deploy bigint NOT NULL REFERENCES airlock.deploy,
-    version integer NOT NULL,
+    version bigint NOT NULL,
     name text NOT NULL,
     checksum text NOT NULL,
     forward_sql text NOT NULL,
@@ -99,7 +101,7 @@ COMMENT ON TABLE airlock.alert IS 'Outbox: alerts to deliver, delivered at least
 CREATE TABLE airlock.kept (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     deploy bigint NOT NULL REFERENCES airlock.deploy,
-    version integer NOT NULL,
+    version bigint NOT NULL,
     relation text NOT NULL,
     row_data jsonb NOT NULL,
     kept_at timestamptz NOT NULL DEFAULT clock_timestamp()

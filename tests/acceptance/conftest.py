@@ -40,7 +40,8 @@ RELEASES: dict[str, tuple[str, str, str]] = {
         "routes.py",
         HEALTH,
         "    global asked\n    asked += 1\n    if asked > 2:\n"
-        '        return JSONResponse({"status": "unhealthy", "reason": "no quotes"}, 503)\n' + HEALTH,
+        '        return JSONResponse({"status": "unhealthy", "reason": "no quotes"}, 503)\n'
+        + HEALTH,
     ),
     "flapping": (
         "routes.py",

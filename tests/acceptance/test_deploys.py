@@ -151,9 +151,11 @@ async def test_a_person_undoes_the_last_deploy(stage, run_deploy):
     before = await stage.world()
     assert (await run_deploy(release="v2")).name == "Deployed"
     async with connect(stage.superuser_url) as conn:
-        await conn.execute("UPDATE deals SET last_halt_at = now() WHERE id = (SELECT min(id::text)::uuid FROM deals)")
+        await conn.execute(
+            "UPDATE deals SET last_halt_at = now() WHERE id = (SELECT min(id::text)::uuid FROM deals)"
+        )
     state = await rollback(target="prod", reason="not wanted", return_state=True)
-    assert state.name == "RolledBack", state.message
+    assert state.name == "UndoneByHand", state.message
     async with connect(stage.superuser_url) as conn:
         kept = await conn.fetch("SELECT relation, row_data FROM airlock.kept")
     assert [row["relation"] for row in kept] == ['"public"."deals"']

@@ -124,3 +124,21 @@ async def cluster(servers_dir: Path) -> Path:
     data_dir = servers_dir / "own"
     await server.initdb(binaries.find(), data_dir, checksums=False)
     return data_dir
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user run its servers")
+async def test_root_without_namespaces_lets_another_user_run_it_in_a_private_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_namespaces_work", lambda: False)
+    server._servant.cache_clear()
+    tmp_path.chmod(0o700)
+    try:
+        found = binaries.find()
+        await server.initdb(found, tmp_path / "data", checksums=False)
+        async with server.running(found, tmp_path / "data") as pg, connect(pg.url()) as conn:
+            assert await conn.fetchval("SELECT 1") == 1
+            assert Path(f"/proc/{pg.pid}").stat().st_uid != 0
+    finally:
+        server._servant.cache_clear()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700

@@ -39,7 +39,7 @@ class Stage:
             "command": ("python3", "start_server.py"),
             "port": self.port,
             "env_file": self.folder / "app.env",
-            "ready_s": 5,
+            "ready_s": 15,
             "drain_s": 2,
             **self.options,
         }
@@ -48,7 +48,7 @@ class Stage:
             "interval_ms": 20,
             "timeout_s": 0.5,
             "bake_s": 0.3,
-            "deadline_s": 4,
+            "deadline_s": 8,
             **self.health,
         }
         return Target(

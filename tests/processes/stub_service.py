@@ -2,7 +2,7 @@
 
 A file named SICK makes it unhealthy.
 
-late:S never_ready hangs exits dies_after:S sick_after:N flaps ignores_term forks own_port
+late:S never_ready hangs exits dies_after:S flaps ignores_term forks own_port
 shares_port only_public log_errors wrong_token mute
 """
 
@@ -29,7 +29,6 @@ class Service:
         self.asked += 1
         sick = (
             "never_ready" in BEHAVIOUR
-            or ("sick_after" in BEHAVIOUR and self.asked > int(BEHAVIOUR["sick_after"]))
             or Path("SICK").exists()
             or ("flaps" in BEHAVIOUR and self.asked % 6 == 0)
         )

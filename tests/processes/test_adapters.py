@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,10 @@ async def test_commands_start_and_stop_and_their_instance_is_known_by_token(
     assert second.note == "compose down; compose up"
     assert (await stage.who())["instance"] == "two"
     assert second.new.is_alive
+    in_container = replace(second.new, pid=0)
+    found = await service.find(stage.target, in_container)
+    assert found is not None
+    assert found.release == second.new.release
     assert (await health.check(stage.target, second.new)).is_healthy
     await end(stage)
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import time
 
 import pytest
 
@@ -35,8 +34,7 @@ async def test_a_well_instance_is_healthy_with_evidence_for_each_thing_looked_at
     ("behaviour", "options", "summary"),
     [
         ("flaps", {}, "and then badly: HTTP 503"),
-        ("sick_after:8", {"bake_s": 2}, "and then badly"),
-        ("dies_after:0.4", {"bake_s": 2}, r"\(pid .*\) ended"),
+        ("dies_after:1", {"bake_s": 6}, r"\(pid .*\) ended"),
         ("log_errors", {}, "1 new error lines.*the table deals has no column halted"),
         ("", {"smoke": [{"path": "/nowhere"}]}, "smoke GET /nowhere: HTTP 404 instead of 200"),
         ("", {"frontend_url": "http://127.0.0.1:{port}/gone"}, "frontend .*: HTTP 404"),
@@ -52,12 +50,11 @@ async def test_what_is_certainly_wrong_is_unhealthy_at_once(
             value = value.replace(mark, port) if isinstance(value, str) else value  # noqa: PLW2901
         stage.health[name] = value
     new = (await stage.restart("one", behaviour)).new
-    started = time.monotonic()
     verdict = await health.check(stage.target, new)
     assert verdict.verdict == "unhealthy"
     assert re.search(summary, verdict.summary, re.DOTALL), verdict.summary
     assert verdict.first_bad
-    assert time.monotonic() - started < 2.5
+    assert verdict.seconds < 5
 
 
 async def test_a_service_that_booted_and_is_unhealthy_now_is_found_in_a_few_probes(
@@ -68,7 +65,18 @@ async def test_a_service_that_booted_and_is_unhealthy_now_is_found_in_a_few_prob
     verdict = await health.check(stage.target, new)
     assert verdict.verdict == "unhealthy"
     assert "answered badly 3 times in a row: HTTP 503" in verdict.summary
-    assert verdict.seconds < 1
+    assert verdict.seconds < 3
+
+
+async def test_a_service_that_turns_sick_while_it_bakes_is_unhealthy(stage: Stage) -> None:
+    stage.health["bake_s"] = 6
+    new = (await stage.restart("one")).new
+    checking = asyncio.create_task(health.check(stage.target, new))
+    await asyncio.sleep(0.8)
+    (stage.folder / "app" / "SICK").touch()
+    verdict = await checking
+    assert verdict.verdict == "unhealthy"
+    assert "and then badly: HTTP 503" in verdict.summary
 
 
 async def test_good_answers_of_another_instance_do_not_count(stage: Stage) -> None:
@@ -111,10 +119,10 @@ async def test_silence_from_the_start_is_inconclusive(stage: Stage) -> None:
 
 
 async def test_silence_after_good_answers_is_unhealthy(stage: Stage) -> None:
-    stage.health |= {"bake_s": 3, "timeout_s": 0.15}
+    stage.health |= {"bake_s": 6, "timeout_s": 0.3}
     new = (await stage.restart("one")).new
     checking = asyncio.create_task(health.check(stage.target, new))
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(0.8)
     os.kill(new.pid, signal.SIGSTOP)
     verdict = await checking
     os.kill(new.pid, signal.SIGCONT)

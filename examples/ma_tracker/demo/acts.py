@@ -63,7 +63,7 @@ ACTS = (
         title="A bad release",
         story=(
             "Migration 011 (risk scores) is fine. Its release v3 boots, and then answers 503.",
-            "Expected: rolled back by itself to v2 and schema 010, with every row written meanwhile.",
+            "Expected: rolled back by itself to v2 and schema 010; no row is lost.",
         ),
         migration="011_deal_risk_scores.sql",
         release="v3",
@@ -298,4 +298,4 @@ def headline(played: Played) -> str:
     """The outcome in one line."""
     if played.report is None:
         return f"{played.outcome}: {played.message}"
-    return report.headline(played.report.deploy)
+    return played.report.deploy.headline

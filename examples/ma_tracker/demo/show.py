@@ -95,20 +95,25 @@ class Checklist:
 @contextmanager
 def live(console: Console, checklist: Checklist) -> Iterator[None]:
     """The checklist, redrawn until the block ends, and left standing then."""
-    with Live(checklist, console=console, refresh_per_second=10):
-        yield
+    try:
+        with Live(checklist, console=console, refresh_per_second=10):
+            yield
+    finally:
+        if not console.is_terminal:
+            # In a log it is written once, at its end, and rich leaves the line open there.
+            console.print()
 
 
 def heading(console: Console, title: str, *lines: str) -> None:
     console.print()
     console.rule(Text(title, style="bold"), align="left", style="dim")
     for line in lines:
-        console.print(Padding(Text(line), (0, 2)))
+        said(console, line)
     console.print()
 
 
 def said(console: Console, text: str, *, style: str = "") -> None:
-    console.print(Padding(Text(text, style=style), (0, 2)))
+    console.print(Padding(Text(text, style=style), (0, 2), expand=False))
 
 
 def alert(console: Console, text: str) -> None:

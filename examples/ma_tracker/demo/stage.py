@@ -1,4 +1,4 @@
-"""The stage: production, its service, Prefect and a webhook; set up side by side, all ended again."""
+"""The stage: production, its service, Prefect and a webhook, set up and all ended again."""
 
 from __future__ import annotations
 

@@ -1,0 +1,78 @@
+"""What a deploy would do, and whether it may: folder, ledger and live schema held together.
+
+Reads only, and imports little: the reading commands live on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airlock import ledger, migration, plan
+from airlock.catalogue import Catalogue, diff
+from airlock.errors import Refused
+from airlock.introspection import read_catalogue, read_guard
+from airlock.ledger import Deploy
+from airlock.plan import Plan
+from airlock.postgres import Conn
+from airlock.settings import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """The schema that a target has now. catalogue: None where the ledger already has it."""
+
+    fingerprint: str
+    catalogue: Catalogue | None
+
+
+async def preview(target: Target, *, up_to: int | None = None) -> Plan:
+    """What a deploy would do. Reads only.
+
+    Raises Refused when a deploy is open, when folder and ledger disagree, or when production's
+    schema is not what the ledger last saw.
+    """
+    return (await look(target, up_to))[0]
+
+
+async def look(target: Target, up_to: int | None = None) -> tuple[Plan, Schema]:
+    """The plan, and the schema that it was made for."""
+    files = migration.read_folder(target.migrations_dir)
+    async with ledger.connection(target) as conn:
+        for last in await ledger.recent(conn):
+            if last.is_open:
+                raise Refused(unfinished(last))
+        applied = await ledger.applied(conn)
+        pending = plan.pending(files, applied, up_to=up_to)
+        schema = await undrifted(conn, target)
+    planned = Plan(
+        target=target.name,
+        head=applied[-1].label if applied else None,
+        migrations=pending,
+        schema_before=schema.fingerprint,
+    )
+    return planned, schema
+
+
+def unfinished(last: Deploy) -> str:
+    """Why nothing may start while this deploy is open, and what to do."""
+    return (
+        f"Deploy {last.id} of {last.target} is not finished: it is {last.state}, held by "
+        f"{last.holder}, last heard of at {last.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC. If it no "
+        f"longer runs, undo it: airlock rollback {last.target}"
+    )
+
+
+async def undrifted(conn: Conn, target: Target) -> Schema:
+    """The schema, if it is what the last deploy left. Raises Refused with the difference."""
+    seen = await ledger.last_seen(conn)
+    if seen and seen.guard and seen.guard == await read_guard(conn):
+        return Schema(fingerprint=seen.fingerprint, catalogue=None)
+    found = await read_catalogue(conn)
+    if seen is None or seen.fingerprint == found.fingerprint:
+        return Schema(fingerprint=found.fingerprint, catalogue=found)
+    expected = await ledger.load_catalogue(conn, seen.fingerprint)
+    raise Refused(
+        f"The schema of {target.name} is not what the last deploy left: somebody changed it by "
+        f"hand.\n{diff(expected, found).render()}\n"
+        "Take the change back, or put it into a migration after taking it back."
+    )

@@ -1,0 +1,42 @@
+"""``airlock deploy`` and ``airlock rollback`` as a person or a script starts them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+
+async def airlock(prefect_server, *arguments):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "airlock", *arguments),
+        env={**os.environ, **prefect_server.environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 120)
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_the_exit_status_says_how_it_ended(stage, prefect_server):
+    stage.migration(11, "score", "ALTER TABLE deals ADD COLUMN score integer;", "SELECT 1;")
+    code, out, _ = await airlock(prefect_server, "deploy", "prod", "--reason", "score")
+    assert (code, out.splitlines()[-1].split(":")[0]) == (
+        1,
+        "Mend the ROLLBACK NOTES; production is untouched.",
+    )
+
+    (stage.root / "migrations" / "011_score.sql").unlink()
+    code, out, _ = await airlock(prefect_server, "deploy", "prod", "--release", "v2")
+    assert (code, out.splitlines()[-1]) == (0, "Deployed: prod is deployed and healthy")
+
+    code, out, _ = await airlock(prefect_server, "deploy", "prod")
+    assert (code, out) == (0, "prod stands at 010_halt_monitoring. Nothing to do.\n")
+
+    code, out, _ = await airlock(prefect_server, "rollback", "prod", "--reason", "not wanted")
+    assert code == 0
+    assert (await stage.health())["release"] == "v1"
+
+    code, _, err = await airlock(prefect_server, "deploy", "nowhere")
+    assert code == 1
+    assert "no target 'nowhere'" in err
