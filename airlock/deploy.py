@@ -69,6 +69,8 @@ async def open_deploy(request: DeployRequest) -> Lease | None:
             f"Target {target.name} has no service, so there is no release {request.release!r} to "
             f"start. Add [targets.{target.name}.service] to airlock.toml, or leave it out."
         )
+    if (begun := await _begun_already(target, request)) is not None:
+        return begun
     planned, schema = await preview.look(target, request.up_to)
     if not planned.migrations and request.release is None:
         log.info("Nothing to do on %s: it stands at %s", target.name, planned.head or "nothing")
@@ -82,6 +84,16 @@ async def open_deploy(request: DeployRequest) -> Lease | None:
             await ledger.event(conn, lease, "plan_migrations", "done", planned.versions)
     log.info("Opened deploy %d of %s: %s", lease.deploy, target.name, planned.versions)
     return lease
+
+
+async def _begun_already(target: Target, request: DeployRequest) -> Lease | None:
+    """The deploy that an earlier try of this very process opened without hearing of it."""
+    async with ledger.connection(target) as conn:
+        for last in await ledger.recent(conn):
+            same = DeployRequest.model_validate_json(last.request) == request
+            if last.state == "planned" and last.holder == ledger.holder_name() and same:
+                return Lease(target=target.name, deploy=last.id, fence=last.fence)
+    return None
 
 
 async def planned(lease: Lease) -> Plan:

@@ -21,6 +21,7 @@ _MARKER = re.compile(r"--[\s=\-*#]*rollback notes?[\s:=\-*#]*", re.IGNORECASE)
 _HEADER = re.compile(r"--\s*(Purpose|Author|Date):\s*(.*)")
 _TITLE = re.compile(r"--\s*Migration\s+\w+:\s*(.*)", re.IGNORECASE)
 _END = re.compile(r";\s*(--.*)?$")
+_STAR = re.compile(r"^\s*\*\s")
 _COPY = re.compile(r"\s*COPY\s.*\sFROM\s+STDIN\b", re.IGNORECASE)
 _COMMAND = re.compile(
     r"(ALTER|ANALYZE|CALL|CLUSTER|COMMENT|CREATE|DELETE|DO|DROP|GRANT|INSERT|LOCK|MERGE|REFRESH"
@@ -217,20 +218,23 @@ def _reverse(file: str, lines: list[str], *, first_line: int) -> str:
 
 
 def _notes(file: str, lines: list[str], first_line: int) -> Iterable[tuple[int, str]]:
-    """Line number and text of each comment line, in ``--`` or ``/* */`` form."""
+    """Line number and text of each comment line, in ``--`` or ``/* */`` form.
+
+    Indentation stays: a function's body is compared with the one that was there before.
+    """
     block = False
     for number, line in enumerate(lines, first_line):
         text = line.strip()
         if not block and text.startswith("/*"):
-            block, text = True, text.removeprefix("/*")
+            block, line = True, text.removeprefix("/*")  # noqa: PLW2901 – its mark is gone
         if block:
-            body, closed, rest = text.partition("*/")
+            body, closed, rest = line.partition("*/")
             block = not closed
             if rest.strip():
                 raise Refused(_uncommented(file, number, rest.strip()))
-            yield number, body.removeprefix("* ").rstrip()
+            yield number, _STAR.sub("", body)
         elif text.startswith("--"):
-            yield number, text.removeprefix("--").removeprefix(" ")
+            yield number, line.lstrip().removeprefix("--").removeprefix(" ")
         elif text:
             raise Refused(_uncommented(file, number, text))
 

@@ -14,6 +14,7 @@ from airlock import ledger, settings
 from airlock.errors import LeaseLost, Refused, Transient
 from airlock.ledger import Lease
 from airlock.request import DeployRequest
+from flows.naming import name_run
 from flows.undo import undo
 from tasks.apply_plan import apply_plan
 from tasks.check_health import check_health
@@ -30,7 +31,7 @@ State = Any  # Prefect's State is generic in what it carries; ours carry nothing
 
 
 def run_name() -> str:
-    """Such as ``deploy prod up to 010``."""
+    """Such as ``deploy prod up to 010``, until the plan says the versions."""
     given = flow_run.parameters or {}
     last = f" up to {given['up_to']:03d}" if given.get("up_to") else ""
     release = f" with {given['release']}" if given.get("release") else ""
@@ -86,6 +87,7 @@ async def _run(lease: Lease, *, dry_run: bool) -> State:
 
 
 async def _forward(lease: Lease, *, dry_run: bool) -> State:
+    await name_run(f"deploy {lease.target} {(await steps.planned(lease)).versions}")
     await prepare_release(lease)
     # Before the rehearsal, which proves it: the clone is this snapshot, restored.
     await take_snapshot(lease)

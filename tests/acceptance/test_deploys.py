@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import ArtifactFilter
+from prefect.client.schemas.sorting import ArtifactSort
 
 from airlock.postgres import connect
 
@@ -10,6 +13,16 @@ ADD_COLUMN = ("ALTER TABLE deals ADD COLUMN score integer;", "ALTER TABLE deals 
 
 # The clone calls itself so; production does not.
 ON_PRODUCTION_ONLY = "pg_catalog.current_setting('cluster_name') <> 'airlock clone'"
+
+
+async def newest_report():
+    async with get_client() as client:
+        found = await client.read_artifacts(
+            artifact_filter=ArtifactFilter(key={"any_": ["deploy-prod"]}),
+            sort=ArtifactSort.CREATED_DESC,
+            limit=1,
+        )
+    return found[0].data
 
 
 async def assert_as_before(stage, before, *, release="v1"):
@@ -59,6 +72,10 @@ async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(stag
         assert await lost(conn, seen.writes) == ()
     assert "ROLLED BACK" in stage.webhook.text
     assert "check_health" in stage.webhook.text
+    report = await newest_report()
+    assert report.startswith("# ROLLED BACK – prod is back on 009_alert_notifications")
+    assert "- [x] Tested on dev database – restored snapshot" in report
+    assert "- [ ] API endpoints work – " in report
 
 
 async def test_rollback_notes_that_do_not_restore_are_refused_at_the_rehearsal(stage, run_deploy):

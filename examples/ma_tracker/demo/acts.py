@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from airlock import deploy as steps
-from airlock import ledger, report
+from airlock import ledger
 from airlock.errors import Transient
 from airlock.ledger import Event
 from airlock.postgres import Conn
@@ -19,7 +19,8 @@ from examples.ma_tracker.demo.show import Checklist, Step
 from examples.ma_tracker.demo.stage import Stage, World
 from examples.ma_tracker.traffic import Traffic, TrafficReport, Write
 
-POLL_S = 0.15
+JOURNAL_S = 0.15
+STATE_S = 0.6
 DEADLINE_S = 300
 CLIENTS = 4
 REQUESTS_PER_S = 30
@@ -184,27 +185,32 @@ async def _deploy(
         newest = await ledger.recent(conn)
         journal.after = newest[0].id if newest else 0
         run = await stage.start_run(http, parameters)
-        ended = None
-        deadline = time.monotonic() + DEADLINE_S
-        while ended is None:
-            if time.monotonic() > deadline:
-                raise Transient(f"The flow run did not end within {DEADLINE_S} s.")
-            ended = await _look(http, run, conn, journal)
-            if waiting.state == "runs" and (journal.deploy or ended):
-                waiting.end("done")
-            checklist.footer = show.dim(load.line())
-            stage.check_alive(on)
-            await asyncio.sleep(POLL_S)
+        ended = asyncio.create_task(_end_of(http, run, on))
+        try:
+            while not ended.done():
+                await journal.read(conn)
+                if journal.deploy and waiting.state == "runs":
+                    waiting.end("done")
+                checklist.footer = show.dim(load.line())
+                await asyncio.wait({ended}, timeout=JOURNAL_S)
+        finally:
+            ended.cancel()
+        if waiting.state == "runs":
+            waiting.end("done")
         await journal.read(conn)
-    return *ended, journal.deploy
+        outcome, message = await ended
+    return outcome, message, journal.deploy
 
 
-async def _look(
-    http: httpx.AsyncClient, run: str, conn: Conn, journal: Journal
-) -> tuple[str, str] | None:
-    ended = await stage.final_state(http, run)
-    await journal.read(conn)
-    return ended
+async def _end_of(http: httpx.AsyncClient, run: str, on: Stage) -> tuple[str, str]:
+    """Name and message of the state in which the flow run ends."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        if (ended := await stage.final_state(http, run)) is not None:
+            return ended
+        stage.check_alive(on)
+        await asyncio.sleep(STATE_S)
+    raise Transient(f"The flow run did not end within {DEADLINE_S} s.")
 
 
 @dataclass(slots=True)
