@@ -195,7 +195,7 @@ class Runner:
             if postgres.is_transient(error):
                 raise
             where = f"{source}, line {statement.line}: {statement.summary}"
-            raise Broken(f"{where} failed: {error}{_detail(error)}") from error
+            raise Broken(f"{where} failed: {postgres.wording(error)}") from error
 
     async def _patiently(self, source: str, attempt: Callable[[], Awaitable[None]]) -> None:
         """Try until the locks are had; between tries the queue behind us drains."""
@@ -250,11 +250,6 @@ class Runner:
                 with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError):
                     await _drop_invalid(self.conn, statement)
             raise
-
-
-def _detail(error: asyncpg.PostgresError) -> str:
-    parts = [getattr(error, "detail", None), getattr(error, "hint", None)]
-    return "".join(f" {part}" for part in parts if part)
 
 
 def _is_concurrent(statement: Statement) -> bool:

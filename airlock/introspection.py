@@ -14,6 +14,7 @@ import asyncpg
 from airlock.catalogue import Catalogue, Json
 from airlock.errors import Transient
 from airlock.postgres import Conn, query
+from airlock.rendering import settled
 
 # The kinds with many objects have a query each, for speed.
 QUERIES = (
@@ -44,6 +45,10 @@ _PINNED = {
     "jit": "'off'",
 }
 _PIN = "; ".join(f"SET LOCAL {name} = {value}" for name, value in _PINNED.items())
+
+# Attributes that hold expressions as the server renders them, but not the text of a routine.
+_EXPRESSIONS = {"definition", "default", "generated"}
+_BODIES = ("function ", "procedure ", "aggregate ")
 
 _SINCE = re.compile(r" -- (\d\d)$")
 
@@ -123,4 +128,8 @@ def _objects(rows: Iterable[asyncpg.Record]) -> Iterable[tuple[str, dict[str, Js
         key = str(found.pop("key"))
         if (more := found.pop("attributes", None)) is not None:
             found |= json.loads(str(more))
+        if not key.startswith(_BODIES):
+            for name in found.keys() & _EXPRESSIONS:
+                if isinstance(text := found[name], str):
+                    found[name] = settled(text)
         yield key, found

@@ -116,16 +116,20 @@ def is_transient(error: BaseException) -> bool:
     return sqlstate(error).startswith(TRANSIENT_SQLSTATES)
 
 
+def wording(error: BaseException) -> str:
+    """What the server said, with its detail and its hint, on one line."""
+    parts = [getattr(error, name, None) for name in ("message", "detail", "hint")]
+    if parts[0] is None:
+        return str(error) or type(error).__name__
+    said, detail, hint = parts
+    return f"{said}" + (f" ({detail})" if detail else "") + (f" Hint: {hint}" if hint else "")
+
+
 def translate(error: Exception, doing: str) -> AirlockError:
     """The error of ours that says what to do about one of asyncpg's."""
     if isinstance(error, AirlockError):
         return error
-    text = str(error) or type(error).__name__
-    detail = getattr(error, "detail", None)
-    hint = getattr(error, "hint", None)
-    message = (
-        f"{doing}: {text}" + (f" ({detail})" if detail else "") + (f" Hint: {hint}" if hint else "")
-    )
+    message = f"{doing}: {wording(error)}"
     if is_transient(error):
         return Transient(message)
     # Not Broken: an address that asyncpg cannot read has changed nothing.

@@ -107,7 +107,7 @@ def compose_alert(row: Deploy, *, kept_rows: int) -> Alert:
         state=row.state,
         versions=row.planned.versions,
         failed_step=row.failed_step or "",
-        error=_last_lines(row.failure or ""),
+        error=_short(row.failure or ""),
         requester=row.requester,
         reason=row.reason,
         kept_rows=kept_rows,
@@ -116,8 +116,11 @@ def compose_alert(row: Deploy, *, kept_rows: int) -> Alert:
     )
 
 
-def _last_lines(text: str) -> str:
-    return "\n".join(text.strip().splitlines()[-ERROR_LINES:])
+def _short(text: str) -> str:
+    """The first line, which says what happened, and the last ones of what follows."""
+    first, *rest = text.strip().splitlines() or [""]
+    left_out = ["…"] if len(rest) > ERROR_LINES else []
+    return "\n".join([first, *left_out, *rest[-ERROR_LINES:]])
 
 
 # ---------------------------------------------------------------- markdown
@@ -186,7 +189,7 @@ def _failure(row: Deploy) -> str:
     if row.failure is None:
         return ""
     where = f"Failed in {row.failed_step}" if row.failed_step else "Undone by hand"
-    return f"**{where}**\n\n```\n{_last_lines(row.failure)}\n```"
+    return f"**{where}**\n\n```\n{_short(row.failure)}\n```"
 
 
 def _steps(steps: Sequence[StepTime]) -> str:
@@ -353,10 +356,12 @@ def _before(report: DeployReport) -> tuple[Line, ...]:
 def _after(report: DeployReport) -> tuple[Line, ...]:
     row, restart, health = report.deploy, report.restart, report.health
     reached = {step.step for step in report.steps if step.ended == "done"}
-    verified = "verify_schema" in reached
+    stands = row.state == "succeeded"
+    verified = stands and "verify_schema" in reached
     applied = [each for each in report.migrations if each.state == "applied"]
-    went_in = len(applied) == len(row.planned.migrations) and row.state == "succeeded"
-    equal = "the catalogue equals the rehearsed one" if verified else "not verified"
+    went_in = stands and len(applied) == len(row.planned.migrations)
+    why_not = "rolled back" if row.state == "rolled_back" else "not verified"
+    equal = "the catalogue equals the rehearsed one" if verified else why_not
     return (
         Line(
             text="Migration applied successfully",
@@ -364,8 +369,16 @@ def _after(report: DeployReport) -> tuple[Line, ...]:
             evidence=f"{len(applied)} of {len(row.planned.migrations)} in the ledger",
         ),
         Line(text="Tables/columns exist as expected", ok=verified, evidence=equal),
-        Line(text="Indexes created", ok=verified, evidence=f"{equal}, all valid"),
-        Line(text="Foreign keys working", ok=verified, evidence=f"{equal}, all validated"),
+        Line(
+            text="Indexes created",
+            ok=verified,
+            evidence=f"{equal}, all valid" if verified else equal,
+        ),
+        Line(
+            text="Foreign keys working",
+            ok=verified,
+            evidence=f"{equal}, all validated" if verified else equal,
+        ),
         Line(
             text="Services restarted",
             ok="restart_service" in reached if restart else None,

@@ -65,6 +65,21 @@ _WITH_PARENT = (
     "ctypes.CDLL(None).prctl(1, int(sys.argv[1]), 0, 0, 0); "
     "os.execv(sys.argv[2], sys.argv[2:])"
 )
+# An overlay: what the server writes goes to "upper", and "lower" stays as it is. mount(2) and
+# https://docs.kernel.org/filesystems/overlayfs.html. The mount ends with the server's namespace.
+_OVER = (
+    "import ctypes, os, sys; libc = ctypes.CDLL(None, use_errno=True); "
+    "lower, upper, work, merged = sys.argv[1:5]; "
+    "said = f'lowerdir={lower},upperdir={upper},workdir={work},userxattr'.encode(); "
+    "libc.mount(b'overlay', merged.encode(), b'overlay', 0, said) and "
+    "sys.exit('overlay: ' + os.strerror(ctypes.get_errno())); "
+    "os.execvp(sys.argv[5], sys.argv[5:])"
+)
+# What PostgreSQL does with files of a cluster, in small.
+_TRY_OVERLAY = (
+    "import os, sys; os.chdir(sys.argv[1]); os.rename('label', 'label.old'); "
+    "open('table', 'r+').write('new'); os.remove('label.old'); open('own', 'w').close()"
+)
 
 
 class Server:
@@ -80,8 +95,10 @@ class Server:
         port: int,
         tcp: bool,
         superuser: str,
+        state_file: Path,
     ) -> None:
         self._process = process
+        self._state_file = state_file
         self.binaries = binaries
         self.data_dir = data_dir
         self.socket_dir = socket_dir
@@ -96,6 +113,16 @@ class Server:
     @property
     def is_running(self) -> bool:
         return self._process.returncode is None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes connections, as it says in the eighth line of its postmaster.pid."""
+        # https://www.postgresql.org/docs/current/storage-file-layout.html
+        try:
+            lines = self._state_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError):
+            return False
+        return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
     def url(self, database: str = "postgres", user: str | None = None) -> str:
         """The address over the Unix socket; nobody else can reach it, so it needs no password."""
@@ -228,11 +255,14 @@ async def running(
     settings: Mapping[str, str] = MappingProxyType({}),
     superuser: str = "postgres",
     timeout_s: float = 60,
+    over: Path | None = None,
 ) -> AsyncGenerator[Server]:
     """The server on data_dir, ready for connections, ended afterwards.
 
     port: None for the Unix socket only, 0 for a free loopback port, or a loopback port.
     settings: win over every file in data_dir.
+    over: a cluster that stays as it is; the server sees it in data_dir, and what it writes goes
+        into ``upper(data_dir)``. Only where ``can_overlay``.
     Its log is data_dir's neighbour, with ".log" behind the name.
     Raises Refused with the end of that log when it does not start.
     """
@@ -245,6 +275,7 @@ async def running(
             settings=settings,
             superuser=superuser,
             timeout_s=timeout_s,
+            over=over,
         )
         log.info("server started: pid=%s data=%s", server.pid, data_dir)
         try:
@@ -264,6 +295,7 @@ async def start(
     settings: Mapping[str, str] = MappingProxyType({}),
     superuser: str = "postgres",
     timeout_s: float = 60,
+    over: Path | None = None,
 ) -> Server:
     """A running server, which the caller must stop. Prefer ``running``."""
     _adopt(data_dir)
@@ -273,8 +305,9 @@ async def start(
         command = postgres_command(
             binaries, inside, socket_dir=socket_dir, port=number, settings=settings
         )
+        full = _as_nobody_special(command) if over is None else _over(over, data_dir, command)
         process = await asyncio.create_subprocess_exec(
-            *_as_nobody_special(command),
+            *full,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -292,6 +325,7 @@ async def start(
         port=_SOCKET_PORT if number is None else number,
         tcp=number is not None,
         superuser=superuser,
+        state_file=(data_dir if over is None else upper(data_dir)) / "postmaster.pid",
     )
     try:
         await _until_ready(server, timeout_s)
@@ -299,6 +333,54 @@ async def start(
         await asyncio.shield(asyncio.ensure_future(server.stop("immediate")))
         raise
     return server
+
+
+def upper(data_dir: Path) -> Path:
+    """Where a server that runs over another cluster keeps what it writes."""
+    return data_dir.with_name(data_dir.name + ".upper")
+
+
+def can_overlay(parent: Path) -> bool:
+    """Whether a server with its data_dir in this folder can run over another cluster."""
+    if sys.platform != "linux" or any(mark in str(parent) for mark in ",:\\"):
+        return False
+    return _overlay_works(parent, parent.stat().st_dev)
+
+
+@cache
+def _overlay_works(parent: Path, _device: int) -> bool:
+    with tempfile.TemporaryDirectory(prefix=".try-", dir=parent) as folder:
+        lower, data_dir = Path(folder, "lower"), Path(folder, "data")
+        lower.mkdir(mode=0o700)
+        for name in ("table", "label"):
+            (lower / name).write_text("old")
+        command = [sys.executable, "-I", "-S", "-c", _TRY_OVERLAY, str(data_dir)]
+        try:
+            done = subprocess.run(
+                _over(lower, data_dir, command), capture_output=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        finally:
+            release_overlay(data_dir)
+        untouched = (lower / "table").read_text() == (lower / "label").read_text() == "old"
+        return done.returncode == 0 and untouched
+
+
+def _over(lower: Path, data_dir: Path, command: list[str]) -> list[str]:
+    work = data_dir.with_name(data_dir.name + ".work")
+    for folder in (data_dir, upper(data_dir), work):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    mounting = [sys.executable, "-I", "-S", "-c", _OVER]
+    places = [str(lower), str(upper(data_dir)), str(work), str(data_dir)]
+    inner = [*_namespace(), *dying_with_parent(command, signal.SIGINT)]
+    return ["unshare", "--user", "--map-root-user", "--mount", *mounting, *places, *inner]
+
+
+def release_overlay(data_dir: Path) -> None:
+    """After the server's end: let the folder be removed. The kernel leaves one without any mode."""
+    for folder in data_dir.parent.glob(f"{data_dir.name}.work/*"):
+        folder.chmod(0o700)
 
 
 def log_file(data_dir: Path) -> Path:
@@ -310,7 +392,7 @@ async def _until_ready(server: Server, timeout_s: float) -> None:
     clock = asyncio.get_running_loop()
     deadline = clock.time() + timeout_s
     while server.is_running:
-        if _is_ready(server.data_dir, server.pid):
+        if server.is_ready:
             return
         if clock.time() > deadline:
             raise Transient(
@@ -322,15 +404,6 @@ async def _until_ready(server: Server, timeout_s: float) -> None:
         f"PostgreSQL {server.binaries.version} did not start in {server.data_dir}. "
         f"The end of its log: {tail(log_file(server.data_dir))}"
     )
-
-
-def _is_ready(data_dir: Path, pid: int) -> bool:
-    # The eighth line is the state: https://www.postgresql.org/docs/current/storage-file-layout.html
-    try:
-        lines = (data_dir / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return False
-    return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
 
 
 def tail(path: Path, limit_bytes: int = 2000) -> str:

@@ -72,7 +72,8 @@ class Contest:
 
     async def theirs(self) -> float:
         env = self.env(await self.fresh("peer"))
-        seconds, _ = await program(dbmate.command(self.peer, self.root / "peer", "migrate"), env=env)
+        command = dbmate.command(self.peer, self.root / "peer", "migrate")
+        seconds, _ = await program(command, env=env)
         return seconds
 
     async def finish(self) -> None:
@@ -116,7 +117,7 @@ class Contest:
 
 
 async def run(setting: Setting) -> list[Row]:
-    peer = await dbmate.find(setting.folder)
+    peer = await dbmate.find()
     rows: list[Row] = []
     async with stage.production(setting.folder) as server:
         for count, rounds in ((10, 9), (40 if setting.quick else 500, 7)):

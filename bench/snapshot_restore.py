@@ -10,17 +10,23 @@ import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 
 from airlock.postgres import connect
 from airlock.server import Server
 from bench import stage
-from bench.rounds import CHECKOUT, Contestant, Row, Setting, interleaved, json_program, median
-from bench.rounds import program, spread
-
-sys.path.insert(0, str(CHECKOUT / "examples" / "ma_tracker"))
+from bench.rounds import (
+    Contestant,
+    Row,
+    Setting,
+    interleaved,
+    json_program,
+    median,
+    program,
+    spread,
+)
+from examples.ma_tracker import load_data
 
 NAME = "tracker"
 DEALS = 300_000
@@ -132,8 +138,6 @@ def _faster(what: str, ours: list[float], peer: list[float], name: str, note: st
 
 
 async def _load(production: Server, deals: int, setting: Setting) -> None:
-    import load_data
-
     setting.say(f"loading {deals:,} deals")
     async with connect(production.url(NAME, stage.OWNER)) as conn:
         await stage.run_files(conn, stage.tracker_files())
@@ -178,5 +182,3 @@ def _resident(process: psutil.Process) -> int:
         return process.memory_info().rss
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return 0
-
-

@@ -12,7 +12,7 @@ from pathlib import Path
 from airlock import binaries, migration, server, settings
 from airlock.binaries import Binaries
 from airlock.postgres import Conn, connect, quote_ident
-from bench.rounds import CHECKOUT
+from bench.rounds import CHECKOUT, PLACE
 
 URL_VARIABLE = "AIRLOCK_BENCH_DATABASE_URL"
 REPLICATION_VARIABLE = "AIRLOCK_BENCH_REPLICATION_URL"
@@ -111,7 +111,7 @@ def environment(root: Path, on: server.Server, database: str) -> dict[str, str]:
     return {
         **kept,
         # As on any machine where Python may keep what it compiled.
-        "PYTHONPYCACHEPREFIX": str(CHECKOUT / ".airlock" / "bench" / "bytecode"),
+        "PYTHONPYCACHEPREFIX": str(PLACE / "bytecode"),
         settings.CONFIG_VARIABLE: str(root / "airlock.toml"),
         URL_VARIABLE: on.url(database, OWNER),
         REPLICATION_VARIABLE: on.url(database),

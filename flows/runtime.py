@@ -119,9 +119,18 @@ def server_command(port: int) -> list[str]:
     ]
 
 
+# Prefect keeps a folder for its runs in /tmp/runner_storage, which belongs to whichever user of the
+# machine had a worker first, and is closed to all others. TMPDIR would move it too, but the flows
+# and the service that they start would inherit that.
+_WITH_OWN_RUNNER_STORAGE = (
+    "import os, runpy, tempfile; tempfile.tempdir = os.environ['PREFECT_HOME']; "
+    "runpy.run_module('prefect', run_name='__main__', alter_sys=True)"
+)
+
+
 def worker_command() -> list[str]:
     return [
-        *(sys.executable, "-m", "prefect", "worker", "start"),
+        *(sys.executable, "-c", _WITH_OWN_RUNNER_STORAGE, "worker", "start"),
         *("--pool", WORK_POOL, "--type", "process", "--name", WORKER),
     ]
 
@@ -179,7 +188,7 @@ async def _send_what_is_left() -> None:
     from prefect.logging.handlers import APILogWorker
 
     for service in (APILogWorker, EventsWorker):
-        await cast(Awaitable[object], service.drain_all(timeout=SENDING_S, at_exit=False))
+        await cast("Awaitable[object]", service.drain_all(timeout=SENDING_S, at_exit=False))
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from flows.runtime import WORK_POOL, Runtime, client, prefect_runtime, runs_of_t
 
 def _say(console: Console, runtime: Runtime) -> None:
     console.print(
-        f"Prefect UI      {runtime.ui_url}/v2/deployments\n"
+        f"Prefect UI      {runtime.ui_url}\n"
         f"Logs            {runtime.state_dir}\n"
         "To deploy       Deployments, deploy/staging or deploy/prod, Run, Custom run\n"
         "To undo         Deployments, rollback/staging or rollback/prod, Run\n"

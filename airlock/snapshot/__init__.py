@@ -45,6 +45,8 @@ _TMP = ".tmp-"
 _GONE = ".gone-"
 # Two WAL segments, the template, the manifest.
 _SPARE_BYTES = 128 * 2**20
+# Snapshots that this process took: their files need no second hashing while nobody writes them.
+_hashed: dict[str, files.Stamps] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +123,12 @@ async def _write(
     manifest.write_json(folder / RESTORE, facts.to_json())
     wal_lsn = await provider.take(choice.binaries, target, facts, folder, deadline_s=deadline_s)
 
-    def seal(stop: threading.Event) -> tuple[manifest.FileEntry, ...]:
-        return files.seal(folder, target.snapshot.jobs, stop)
+    def seal(stop: threading.Event) -> tuple[files.Stamps, tuple[manifest.FileEntry, ...]]:
+        files.make_private(folder)
+        # Before the hashing: what is written during it must show.
+        return files.stamps(folder), files.seal(folder, target.snapshot.jobs, stop)
 
-    entries = await files.in_thread(seal)
+    stamps, entries = await files.in_thread(seal)
     if choice.provider == "physical":
         physical.check_arrived(folder, entries)
     unsigned = Snapshot(
@@ -146,6 +150,7 @@ async def _write(
     )
     signed = replace(unsigned, sha256=manifest.digest(unsigned.to_json(), entries))
     manifest.write(folder, signed, entries)
+    _hashed[signed.sha256] = stamps
     return signed
 
 
@@ -170,7 +175,7 @@ async def restore(snapshot: Snapshot, target: Target, *, name: str) -> AsyncGene
     sweep(target)
     with ExitStack() as stack:
         stack.enter_context(files.shared(snapshot.path / MANIFEST))
-        entries = _entries(snapshot)
+        entries = await _checked(snapshot, target.snapshot.jobs)
         folder = stack.enter_context(files.owned(target.clones_dir / name))
         files.remove_tree(folder)
         stack.callback(files.remove_tree, folder)
@@ -214,7 +219,6 @@ async def _restored(
                 ),
             )
         return
-    await verify(snapshot, workers=target.snapshot.jobs)
     facts = _read_facts(snapshot)
     found = _logical_binaries(facts, scratch=target.clone.dev_url_env is None)
     if target.clone.dev_url_env is None:
@@ -300,6 +304,13 @@ def _entries(snapshot: Snapshot) -> tuple[manifest.FileEntry, ...]:
             f"expected {snapshot.sha256[:12]}. Do not restore from it; take a new snapshot."
         )
     files.check_names(snapshot.path, entries)
+    return entries
+
+
+async def _checked(snapshot: Snapshot, workers: int) -> tuple[manifest.FileEntry, ...]:
+    entries = _entries(snapshot)
+    if _hashed.get(snapshot.sha256) != files.stamps(snapshot.path):
+        await verify(snapshot, workers=workers)
     return entries
 
 

@@ -50,6 +50,7 @@ class Facts:
     wal_level: str
     max_wal_senders: int
     ssl_library: str
+    is_standby: bool
     tablespaces: tuple[str, ...]
     cluster_bytes: int
     database_bytes: int
@@ -115,6 +116,7 @@ async def read(target: Target) -> Facts:
             wal_level=mine["wal_level"],
             max_wal_senders=mine["max_wal_senders"],
             ssl_library=mine["ssl_library"],
+            is_standby=mine["is_standby"],
             tablespaces=tuple(mine["tablespaces"] or ()),
             cluster_bytes=max(backup["cluster_bytes"] or 0, backup["database_bytes"]),
             database_bytes=mine["database_bytes"],

@@ -16,10 +16,11 @@ from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from airlock.errors import Refused, Transient
-from airlock.snapshot.manifest import FileEntry
+from airlock.server import release_overlay
+from airlock.snapshot.manifest import DATA, FileEntry
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -67,13 +68,34 @@ def each(work: Callable[[A], B], items: Iterable[A], workers: int) -> list[B]:
             raise
 
 
+Stamps: TypeAlias = frozenset[tuple[str, int, int, int, int]]
+
+
+def stamps(root: Path) -> Stamps:
+    """Name, size, inode and times of every file: equal stamps mean that nobody wrote since."""
+    names, _, _ = _walk(root)
+    found: set[tuple[str, int, int, int, int]] = set()
+    for name in names:
+        stat = (root / name).stat()
+        found.add((name, stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns))
+    return frozenset(found)
+
+
+def make_private(root: Path) -> None:
+    """Modes 0600 and 0700 for everything below root."""
+    names, _, folders = _walk(root)
+    for name in names:
+        (root / name).chmod(0o600)
+    for folder in folders:
+        folder.chmod(0o700)
+
+
 def seal(root: Path, workers: int, stop: threading.Event) -> tuple[FileEntry, ...]:
-    """Hash every file below root, make it private, and bring it onto the disk."""
+    """Hash every file below root, and bring it onto the disk."""
     names, empty, folders = _walk(root)
 
     def one(name: str) -> FileEntry:
         path = root / name
-        path.chmod(0o600)
         with path.open("rb") as file:
             size, sha = _digest(file.read, lambda _: None, stop)
         return FileEntry(path=name, size_bytes=size, sha256=sha)
@@ -86,8 +108,6 @@ def seal(root: Path, workers: int, stop: threading.Event) -> tuple[FileEntry, ..
             os.close(number)
 
     entries = each(one, names, workers)
-    for folder in folders:
-        folder.chmod(0o700)
     each(sync, [*(root / name for name in names), *folders], _SYNC_WORKERS)
     entries += [FileEntry(path=name, size_bytes=0, sha256="") for name in empty]
     return tuple(sorted(entries, key=lambda entry: entry.path))
@@ -266,6 +286,8 @@ def exclusively(path: Path) -> Generator[bool]:
 
 def remove_tree(folder: Path) -> None:
     """Remove the folder; what has gone meanwhile does not matter."""
+    with suppress(OSError):
+        release_overlay(folder / DATA)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -58,6 +58,8 @@ def why_not(facts: Facts) -> str | None:
             f"the server has wal_level {facts.wal_level} and "
             f"max_wal_senders {facts.max_wal_senders}; replica and 2 or more are needed"
         )
+    if facts.is_standby:
+        return "the server is a standby"
     if facts.tablespaces:
         return f"the server has tablespaces ({', '.join(facts.tablespaces)})"
     return None
@@ -121,19 +123,23 @@ async def started(
     workers: int,
 ) -> AsyncGenerator[Server]:
     """A server on a copy of the snapshot, with nothing of production's configuration."""
-    data_dir = folder / "data"
+    data_dir = folder / DATA
+    # Over the snapshot where the kernel can: nothing is copied but what the clone opens.
+    over = snapshot.path / DATA if server.can_overlay(folder.parent) else None
 
-    def copy(stop: threading.Event) -> None:
-        files.copy(snapshot.path, DATA, data_dir, entries, workers=workers, stop=stop)
-        isolate(data_dir)
+    def prepare(stop: threading.Event) -> None:
+        if over is None:
+            files.copy(snapshot.path, DATA, data_dir, entries, workers=workers, stop=stop)
+        isolate(data_dir if over is None else server.upper(data_dir))
 
-    await files.in_thread(copy)
+    await files.in_thread(prepare)
     async with server.running(
         binaries,
         data_dir,
         settings=settings(facts, present_libraries(binaries, facts.libraries)),
         superuser=facts.bootstrap_superuser,
         timeout_s=600,
+        over=over,
     ) as clone:
         await _refuse_another_cluster(clone, snapshot)
         yield clone
@@ -147,13 +153,12 @@ def isolate(data_dir: Path) -> None:
         "pg_hba.conf": "local all all trust\n",
         "pg_ident.conf": "",
     }
+    data_dir.mkdir(mode=0o700, exist_ok=True)
     for name, text in own.items():
         path = data_dir / name
         path.unlink(missing_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(text)
-    for name in ("standby.signal", "recovery.signal"):
-        (data_dir / name).unlink(missing_ok=True)
 
 
 def settings(facts: Facts, libraries: tuple[str, ...]) -> dict[str, str]:

@@ -7,6 +7,7 @@ SELECT
     CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
          ELSE pg_catalog.pg_current_wal_lsn() END::text AS wal_lsn,
     current_user::text AS role,
+    pg_catalog.pg_is_in_recovery() AS is_standby,
     r.rolsuper AS is_superuser,
     r.rolreplication AS is_replication,
     current_setting('wal_level') AS wal_level,

@@ -85,10 +85,15 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*"))
 
 
-@pytest.mark.parametrize("provider", ["physical", "logical"])
+@pytest.mark.parametrize(
+    ("provider", "overlay"), [("physical", True), ("physical", False), ("logical", False)]
+)
 async def test_what_was_taken_comes_back_as_the_production_role(
-    make_target: Callable[..., Target], content: tuple[int, str], database: Database, provider: str
-) -> None:
+    make_target: Callable[..., Target], content: tuple[int, str], database: Database,
+    monkeypatch: pytest.MonkeyPatch, provider: str, overlay: bool,
+) -> None:  # fmt: skip
+    if not overlay:
+        monkeypatch.setattr(server, "can_overlay", lambda _: False)
     target = make_target(provider)
     taken = await snapshot.take(target, head="009")
     assert (taken.provider, taken.database, taken.migration_head) == (

@@ -36,6 +36,7 @@ def a_facts(**changes: Any) -> Facts:
         wal_level="replica",
         max_wal_senders=10,
         ssl_library="OpenSSL",
+        is_standby=False,
         tablespaces=(),
         cluster_bytes=1,
         database_bytes=1,
@@ -112,6 +113,7 @@ def test_a_restore_ends_at_the_first_error(programs: Binaries) -> None:
         ({"backup_role_may_replicate": False}, "owner has no REPLICATION"),
         ({"wal_level": "minimal"}, "wal_level minimal"),
         ({"max_wal_senders": 1}, "max_wal_senders 1"),
+        ({"is_standby": True}, "is a standby"),
         ({"tablespaces": ("fast",)}, "tablespaces (fast)"),
     ],
 )

@@ -113,8 +113,8 @@ def test_a_copy_is_checked_on_the_way(folder: Path, tmp_path: Path) -> None:
         files.copy(folder, "data", tmp_path / "again", entries, workers=2, stop=NEVER)
 
 
-def test_what_is_sealed_is_private(folder: Path) -> None:
-    files.seal(folder, 1, NEVER)
+def test_everything_is_made_private(folder: Path) -> None:
+    files.make_private(folder)
     for path in folder.rglob("*"):
         expected = 0o700 if path.is_dir() else 0o600
         assert stat.S_IMODE(path.stat().st_mode) == expected

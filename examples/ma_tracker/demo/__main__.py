@@ -56,16 +56,20 @@ async def _set_up(console: Console) -> AsyncIterator[Stage]:
     with ExitStack() as shown:
         checklist = Checklist()
         shown.enter_context(show.live(console, checklist))
-        async with stage.set_up(checklist) as on:
-            shown.close()
-            try:
-                yield on
-            finally:
-                checklist = Checklist()
-                console.print()
-                shown.enter_context(show.live(console, checklist))
-                last = checklist.begin("ending worker, Prefect, service and PostgreSQL")
-        last.end("done")
+        last = None
+        try:
+            async with stage.set_up(checklist) as on:
+                shown.close()
+                try:
+                    yield on
+                finally:
+                    checklist = Checklist()
+                    console.print()
+                    shown.enter_context(show.live(console, checklist))
+                    last = checklist.begin("ending worker, Prefect, service and PostgreSQL")
+        finally:
+            if last is not None:
+                last.end("done")
 
 
 async def _play(console: Console, on: Stage) -> list[Played]:

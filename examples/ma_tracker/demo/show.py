@@ -76,6 +76,12 @@ class Checklist:
             raise
         step.end("done")
 
+    def stop(self) -> None:
+        """No spinner may outlive the view: what still runs has been cut off."""
+        for step in self.steps:
+            if step.state == "runs":
+                step.end("failed")
+
     def __rich__(self) -> RenderableType:
         named = any(step.name for step in self.steps)
         table = Table.grid(padding=(0, 1), expand=True)
@@ -97,7 +103,10 @@ def live(console: Console, checklist: Checklist) -> Iterator[None]:
     """The checklist, redrawn until the block ends, and left standing then."""
     try:
         with Live(checklist, console=console, refresh_per_second=10):
-            yield
+            try:
+                yield
+            finally:
+                checklist.stop()
     finally:
         if not console.is_terminal:
             # In a log it is written once, at its end, and rich leaves the line open there.

@@ -36,7 +36,8 @@ CONFIG = FOLDER / settings.CONFIG_NAME
 MIGRATIONS = FOLDER / "migrations"
 REPORTS = FOLDER / "reports"
 ENV_FILE = FOLDER / "prod.env"
-PREFECT = FOLDER / "prefect"
+# Where the command line and make serve look for it.
+PREFECT = FOLDER / "state" / "prefect"
 POSTGRES = FOLDER / "postgres"
 FIRST_RELEASE = "v1"
 
@@ -48,9 +49,6 @@ state_dir = "state"
 database_url_env = "PROD_DATABASE_URL"
 replication_url_env = "PROD_REPLICATION_URL"
 env_file = "prod.env"
-
-[targets.prod.snapshot]
-keep = 2
 
 [targets.prod.alerts]
 slack_url_env = "PROD_SLACK_URL"

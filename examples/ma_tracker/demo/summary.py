@@ -129,8 +129,10 @@ def next_steps(console: Console) -> None:
     """What there is to look at when nothing runs any more."""
     lines(
         console,
-        ("Reports", f"{shown(stage.REPORTS)}/*.md, as Prefect had them for artifacts"),
-        ("Prefect UI", "make demo KEEP=1 leaves it up, with service and database"),
+        ("Reports", f"{shown(stage.REPORTS)}/*.md, as they are among Prefect's artifacts"),
+        ("Prefect UI", f"AIRLOCK_CONFIG={shown(stage.CONFIG)} make serve"),
+        ("", "shows these runs. Production ran for the demo only; to go on deploying to it:"),
+        ("", "make demo KEEP=1"),
         ("Your database", "name it in airlock.toml, then: .venv/bin/airlock plan staging"),
     )
 
@@ -145,6 +147,7 @@ def kept(console: Console, on: Stage) -> None:
         ("Prefect UI", f"{ui}/v2/runs"),
         ("Reports", f"{ui}/artifacts, and {shown(stage.REPORTS)}/*.md"),
         ("Service", f"{on.base_url}/health"),
+        ("Database", f"its addresses are in {shown(stage.ENV_FILE)}, which only you may read"),
         ("To deploy", f"{ui}/v2/deployments: deploy/prod, Run, Custom run, release v4"),
         ("", "Migration 011 waits, and v4 is the release without the fault."),
     )
@@ -154,7 +157,6 @@ def kept(console: Console, on: Stage) -> None:
         f"export AIRLOCK_CONFIG=$PWD/{shown(stage.CONFIG)}",
         "airlock status; airlock history prod; airlock plan prod",
         "airlock deploy prod --release v4",
-        f'. {shown(stage.ENV_FILE)}; psql "$PROD_DATABASE_URL"',
     ):
         show.said(console, f"  {command}")
     console.print()

@@ -1,0 +1,135 @@
+"""The real command line on a real database: what it prints, and its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from airlock import deploy as steps
+from tests.postgres.conftest import Project
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+async def airlock(*arguments: str) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of ``python -m airlock``."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "airlock", *arguments),
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def test_the_reading_commands_before_and_after_a_deploy(project: Project):
+    assert await airlock("plan", "prod") == (0, "prod stands at nothing.\nNothing to do.\n", "")
+    assert (await airlock("history", "prod"))[1].startswith("Nothing was deployed to prod yet")
+    status, _, err = await airlock("report", "prod")
+    assert (status, "Nothing was deployed" in err) == (1, True)
+
+    project.write(1, "CREATE TABLE a (id int);\nCREATE INDEX CONCURRENTLY i ON a (id);", "DROP TABLE a;")
+    status, out, _ = await airlock("plan", "prod")
+    assert status == 0
+    assert "001_step  a test" in out
+    assert "6  CREATE TABLE a (id int)\n" in out
+    assert "7  CREATE INDEX CONCURRENTLY i ON a (id)  (outside a transaction)" in out
+    status, out, _ = await airlock("plan", "prod", "--json")
+    (pending,) = json.loads(out)["pending"]
+    assert pending["file"] == "001_step.sql"
+    assert [each["in_transaction"] for each in pending["statements"]] == [True, False]
+
+    lease = await project.deploy(reason="why", requester="somebody")
+    assert await airlock("plan", "prod") == (0, "prod stands at 001_step.\nNothing to do.\n", "")
+    status, out, _ = await airlock("deploy", "prod")
+    assert (status, "Nothing to do" in out) == (0, True)
+    status, out, _ = await airlock("status")
+    assert (status, "stands at 001_step, 0 pending; last: deploy 1, DEPLOYED" in out) == (0, True)
+    status, out, _ = await airlock("status", "prod", "--json")
+    (found,) = json.loads(out)
+    assert (found["head"], found["pending"], found["alerts_waiting"]) == ("001_step", [], 0)
+    status, out, _ = await airlock("history", "prod", "--json")
+    (row,) = json.loads(out)
+    assert (row["id"], row["state"], row["reason"]) == (lease.deploy, "succeeded", "why")
+    assert "somebody" in (await airlock("history", "prod"))[1]
+    status, out, _ = await airlock("report", "prod")
+    assert status == 0
+    assert out.startswith("# DEPLOYED – prod stands at 001")
+    assert "- [x] Tested on dev database" in out
+    assert (await airlock("report", "prod", "99"))[0] == 1
+
+
+async def test_an_edited_migration_is_refused_by_name_with_status_1(project: Project):
+    path = project.write(1, "CREATE TABLE a (id int);", "DROP TABLE a;")
+    await project.deploy()
+    path.write_text(path.read_text() + "-- an afterthought\n")
+    status, out, err = await airlock("plan", "prod")
+    assert (status, out) == (1, "")
+    assert err.startswith("airlock: 001_step.sql changed after it was applied on ")
+
+
+async def test_an_open_deploy_is_shown_with_the_next_command(project: Project):
+    project.write(1, "CREATE TABLE a (id int);", "DROP TABLE a;")
+    lease = await project.begin()
+    status, out, _ = await airlock("status", "prod")
+    assert status == 0
+    assert "IN PROGRESS" in out
+    assert "held by" in out
+    await steps.strand(lease, "it does not go back")
+    status, out, _ = await airlock("status", "prod")
+    assert "ROLLBACK FAILED" in out
+    assert "airlock rollback prod" in out
+    assert "1 alerts wait for delivery" in out
+    status, _, err = await airlock("plan", "prod")
+    assert (status, "is not finished: it is stranded" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://owner:s3cr3t@127.0.0.1:1/nowhere", "connecting to postgresql://owner@127"),
+        ("postgresql://owner:s3cr/3t@127.0.0.1/nowhere", "%2F for /"),
+    ],
+)
+async def test_a_database_out_of_reach_is_one_message_without_the_password(
+    project: Project, monkeypatch, url, said
+):
+    del project
+    monkeypatch.setenv("PROD_URL", url)
+    status, out, err = await airlock("plan", "prod")
+    assert (status, out) == (1, "")
+    assert err.count("\n") == 1
+    assert said in err
+    assert "s3cr" not in err
+
+
+async def test_a_refusal_of_the_server_is_one_message(project: Project):
+    project.write(1, "CREATE TABLE a (id int);", "DROP TABLE a;")
+    await project.begin()
+    await project.execute("REVOKE ALL ON ALL TABLES IN SCHEMA airlock FROM owner")
+    status, _, err = await airlock("plan", "prod")
+    assert status == 1
+    assert err.startswith("airlock: ")
+    assert "permission denied" in err
+    assert "Traceback" not in err
+
+
+async def test_reading_commands_import_no_prefect(project: Project):
+    del project
+    code = (
+        "import sys; sys.argv = ['airlock', 'plan', 'prod']\n"
+        "from airlock.__main__ import main\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'prefect', 'httpx', 'postgast'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code), env={**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    )
+    assert await process.wait() == 0

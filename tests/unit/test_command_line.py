@@ -1,0 +1,125 @@
+"""The commands that need no database, and what a wrong command line answers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from airlock import __main__ as command_line
+from airlock import settings
+from airlock.errors import Broken, LeaseLost, Refused, Stranded, Transient
+
+GOOD = "CREATE TABLE a (id int);\n-- ROLLBACK NOTES\n-- DROP TABLE a;\n"
+HEADER = "-- Purpose: x\n-- Author: y\n-- Date: 2026-01-01\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "migrations").mkdir()
+    (tmp_path / "airlock.toml").write_text('[targets.prod]\ndatabase_url_env = "PROD_URL"\n')
+    monkeypatch.setenv(settings.CONFIG_VARIABLE, str(tmp_path / "airlock.toml"))
+    monkeypatch.delenv("PROD_URL", raising=False)
+    return tmp_path / "migrations"
+
+
+@pytest.fixture
+def airlock(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """A function: arguments to exit status, standard output, standard error."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["airlock", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+            sys.exit(0)
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return call
+
+
+def test_new_writes_the_next_file_from_the_template(folder: Path, airlock, monkeypatch):
+    monkeypatch.setenv("AIRLOCK_REQUESTER", "Ada")
+    status, out, _ = airlock("new", "Add  GIN index,\non JSONB {x}!")
+    assert status == 0
+    path = folder / "001_add_gin_index_on_jsonb_x.sql"
+    assert str(path) in out
+    text = path.read_text(encoding="utf-8")
+    assert "-- Migration 001: Add GIN index, on JSONB {x}!\n" in text
+    assert "-- Author: Ada\n" in text
+    airlock("new", "second")
+    assert (folder / "002_second.sql").is_file()
+
+
+def test_a_description_without_letters_is_refused(folder: Path, airlock):
+    status, _, err = airlock("new", "…")
+    assert (status, list(folder.iterdir())) == (1, [])
+    assert "Describe the change" in err
+
+
+def test_lint_names_each_file_with_something_to_mend(folder: Path, airlock):
+    (folder / "001_good.sql").write_text(HEADER + GOOD)
+    (folder / "002_bare.sql").write_text(GOOD)
+    (folder / "003_bad.sql").write_text(HEADER + "SELEKT 1;")
+    status, out, _ = airlock("lint")
+    assert status == 1
+    assert "002_bare.sql has no Purpose, Author, Date in its header" in out
+    assert "003_bad.sql, line 4:" in out
+    assert "3 files read, 2 with something to mend." in out
+    status, out, _ = airlock("lint", "--json")
+    assert [each["file"] for each in json.loads(out)] == ["002_bare.sql", "003_bad.sql"]
+
+
+def test_lint_of_good_files_is_done(folder: Path, airlock):
+    (folder / "001_good.sql").write_text(HEADER + GOOD)
+    assert airlock("lint")[0] == 0
+    status, out, _ = airlock("lint", "--json", str(folder / "001_good.sql"))
+    assert (status, json.loads(out)) == (0, [])
+
+
+def test_lint_of_a_file_that_is_not_there_says_so(folder: Path, airlock):
+    status, out, _ = airlock("lint", str(folder / "009_gone.sql"))
+    assert status == 1
+    assert "009_gone.sql cannot be read" in out
+
+
+@pytest.mark.parametrize(
+    "arguments", [("plan",), ("plan", "prod", "--no-such"), ("nonsense",), ("history", "--limit")]
+)
+def test_a_wrong_command_line_does_not_say_rolled_back(folder: Path, airlock, arguments):
+    del folder
+    status, _, err = airlock(*arguments)
+    assert status == 1
+    assert "Error" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("plan", "dev"), "no target 'dev'"),
+        (("plan", "prod"), "export PROD_URL="),
+        (("history", "prod"), "export PROD_URL="),
+        (("rollback", "dev"), "no target 'dev'"),
+        (("deploy", "dev"), "no target 'dev'"),
+    ],
+)
+def test_what_is_refused_is_one_message_and_status_1(folder: Path, airlock, arguments, said):
+    del folder
+    status, out, err = airlock(*arguments)
+    assert (status, out) == (1, "")
+    assert err.startswith("airlock: ")
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(Refused, 1), (LeaseLost, 1), (Transient, 1), (Broken, 2), (Stranded, 3)],
+)
+def test_each_kind_of_error_has_its_status(airlock, monkeypatch, error, status):
+    def fail() -> None:
+        raise error("it is so")
+
+    monkeypatch.setattr(command_line, "app", fail)
+    assert airlock() == (status, "", "airlock: it is so\n")
