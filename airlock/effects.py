@@ -74,17 +74,15 @@ def needs_no_transaction(statement: Statement) -> bool:
     match statement.kind:
         case "IndexStmt" | "DropStmt":
             return bool(node.get("concurrent"))
+        case "AlterDatabaseStmt":
+            return any(o["DefElem"]["defname"] == "tablespace" for o in node.get("options", []))
         case "ReindexStmt":
             whole = ("REINDEX_OBJECT_SCHEMA", "REINDEX_OBJECT_SYSTEM", "REINDEX_OBJECT_DATABASE")
             return _has_option(node, "concurrently") or node.get("kind") in whole
         case "VacuumStmt":
             return bool(node.get("is_vacuumcmd"))
-        case "ClusterStmt":
-            return "relation" not in node
-        case "DiscardStmt":
-            return node.get("target") == "DISCARD_ALL"
-        case "AlterDatabaseStmt":
-            return any(o["DefElem"]["defname"] == "tablespace" for o in node.get("options", []))
+        case "ClusterStmt" | "DiscardStmt":
+            return "relation" not in node and node.get("target", "DISCARD_ALL") == "DISCARD_ALL"
         case "AlterTableStmt":
             return any(_detaches_concurrently(command) for command in node.get("cmds", []))
         case _:

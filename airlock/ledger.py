@@ -108,7 +108,8 @@ class Deploy:
         versions, before = self.planned.versions, self.planned.head or "an empty schema"
         match self.state:
             case "succeeded":
-                return f"DEPLOYED – {self.target} stands at {versions}"
+                stands = versions if self.planned.migrations else before
+                return f"DEPLOYED – {self.target} stands at {stands}"
             case "failed" if self.failure is None:
                 return f"REHEARSED – {self.target} was not touched: dry run of {versions}"
             case "failed":

@@ -394,9 +394,9 @@ def _health_line(text: str, health: HealthVerdict | None, kind: str) -> Line:
     checks = [each for each in health.evidence if each.name.startswith(kind)] if health else []
     if not checks:
         return Line(text=text, ok=None, evidence="")
-    bad = [each for each in checks if not each.ok]
-    shown = bad[0] if bad else checks[-1]
-    return Line(text=text, ok=not bad, evidence=f"{shown.name}: {shown.detail}")
+    # The worst first: bad, then nothing could be told, then good.
+    shown = min(checks, key=lambda each: (False, None, True).index(each.ok))
+    return Line(text=text, ok=shown.ok, evidence=f"{shown.name}: {shown.detail}")
 
 
 def _added(report: DeployReport, kind: str, text: str = "") -> list[str]:

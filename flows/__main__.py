@@ -42,6 +42,14 @@ def main() -> int:
     except AirlockError as error:
         print(f"airlock: {error}", file=sys.stderr)  # noqa: T201
         return 1
+    except KeyboardInterrupt:
+        target = parameters.get("target")
+        print(  # noqa: T201
+            f"airlock: interrupted. Where it stands: airlock status {target}. "
+            f"To undo what was done: airlock rollback {target}",
+            file=sys.stderr,
+        )
+        return 130
 
 
 async def _run(name: str, parameters: dict[str, Any]) -> int:

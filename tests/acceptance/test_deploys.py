@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+
 import pytest
 from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter
@@ -51,6 +54,17 @@ async def test_a_good_deploy_reaches_production_and_no_request_fails(stage, run_
         assert await lost(conn, seen.writes) == ()
     assert (await stage.last()).state == "succeeded"
     assert stage.webhook.bodies == []
+
+
+async def test_a_role_without_replication_deploys_over_a_logical_snapshot(
+    stage, run_deploy, monkeypatch
+):
+    monkeypatch.setenv("PROD_REPLICATION_URL", os.environ["PROD_DATABASE_URL"])
+    state = await run_deploy(release="v2")
+    assert state.name == "Deployed", state.message
+    taken = json.loads((await stage.last()).snapshot)
+    assert taken["provider"] == "logical"
+    assert "REPLICATION" in taken["provider_reason"]
 
 
 async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(stage, run_deploy):
@@ -169,7 +183,8 @@ async def test_a_person_undoes_the_last_deploy(stage, run_deploy):
     assert (await run_deploy(release="v2")).name == "Deployed"
     async with connect(stage.superuser_url) as conn:
         await conn.execute(
-            "UPDATE deals SET last_halt_at = now() WHERE id = (SELECT min(id::text)::uuid FROM deals)"
+            "UPDATE deals SET last_halt_at = now()"
+            " WHERE id = (SELECT min(id::text)::uuid FROM deals)"
         )
     state = await rollback(target="prod", reason="not wanted", return_state=True)
     assert state.name == "UndoneByHand", state.message

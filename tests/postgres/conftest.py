@@ -105,9 +105,7 @@ class Project:
 
 
 @pytest.fixture
-async def project(
-    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Project]:
+def project(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Snapshots are dumps, restored into another database of the same server: the fastest way."""
     root = tmp_path / "project"
     (root / "migrations").mkdir(parents=True)
@@ -132,7 +130,7 @@ dev_url_env = "DEV_URL"
     monkeypatch.setenv("PROD_URL", database.url)
     monkeypatch.setenv("DEV_URL", database.server.url())
     monkeypatch.setenv("AIRLOCK_REQUESTER", f"tests {os.getpid()}")
-    yield Project(root=root, database=database)
+    return Project(root=root, database=database)
 
 
 @pytest.fixture

@@ -34,7 +34,9 @@ async def test_the_reading_commands_before_and_after_a_deploy(project: Project):
     status, _, err = await airlock("report", "prod")
     assert (status, "Nothing was deployed" in err) == (1, True)
 
-    project.write(1, "CREATE TABLE a (id int);\nCREATE INDEX CONCURRENTLY i ON a (id);", "DROP TABLE a;")
+    project.write(
+        1, "CREATE TABLE a (id int);\nCREATE INDEX CONCURRENTLY i ON a (id);", "DROP TABLE a;"
+    )
     status, out, _ = await airlock("plan", "prod")
     assert status == 0
     assert "001_step  a test" in out

@@ -805,7 +805,7 @@ async def test_odd_names_stay_apart_and_are_kept_raw(base: Conn) -> None:
     for schema, name in found.tables:
         table = quote_ident(schema, name)
         columns = ", ".join(quote_ident(column) for column in found.columns(schema, name))
-        await base.fetch(f"SELECT {columns} FROM {table} LIMIT 1")  # noqa: S608 (our own names)
+        await base.fetch(f"SELECT {columns} FROM {table} LIMIT 1")
 
 
 async def test_partitions_hold_the_rows_of_a_partitioned_table(base: Conn) -> None:

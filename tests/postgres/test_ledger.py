@@ -197,9 +197,7 @@ async def test_the_hold_ends_with_its_connection(project: Project):
             pass
 
 
-async def test_a_heartbeat_beats_and_passes_over_a_locked_row(
-    project: Project, conn, monkeypatch
-):
+async def test_a_heartbeat_beats_and_passes_over_a_locked_row(project: Project, conn, monkeypatch):
     monkeypatch.setattr(ledger, "HEARTBEAT_S", 0.02)
     lease = await project.begin()
     ask = "SELECT heartbeat_at FROM airlock.deploy WHERE id = $1"
@@ -217,9 +215,7 @@ async def test_a_heartbeat_beats_and_passes_over_a_locked_row(
             assert await conn.fetchval(waiting + " AND datname = current_database()") == 0
 
 
-async def test_a_heartbeat_that_fails_does_not_fail_the_deploy(
-    project: Project, monkeypatch
-):
+async def test_a_heartbeat_that_fails_does_not_fail_the_deploy(project: Project, monkeypatch):
     monkeypatch.setattr(ledger, "HEARTBEAT_S", 0.02)
     lease = await project.begin()
     async with ledger.heartbeat(project.target, lease):

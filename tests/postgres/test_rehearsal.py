@@ -9,8 +9,8 @@ from airlock import deploy as steps
 from airlock.effects import LockMode
 from airlock.errors import LeaseLost, Refused
 from airlock.postgres import connect
-from airlock.request import DeployRequest
 from airlock.rehearsal import Dropped, Rehearsal
+from airlock.request import DeployRequest
 from tests.postgres.conftest import Project
 
 DEALS = (
@@ -25,7 +25,9 @@ async def rehearse(project: Project, *, limit: int | None = None) -> Rehearsal:
     """Rehearse all pending, and see that production is as it was."""
     if limit is not None:
         path = project.root / "airlock.toml"
-        path.write_text(path.read_text().replace('"DEV_URL"', f'"DEV_URL"\ncompare_max_bytes = {limit}'))
+        path.write_text(
+            path.read_text().replace('"DEV_URL"', f'"DEV_URL"\ncompare_max_bytes = {limit}')
+        )
     before, rows = await project.catalogue(), await project.contents()
     lease = await steps.open_deploy(DeployRequest(target="prod"))
     assert lease is not None
@@ -185,8 +187,8 @@ async def test_a_physical_snapshot_is_rehearsed_on_a_server_of_its_own(
 async def test_contents_are_equal_whatever_the_order_of_rows_and_columns(database):
     async with connect(database.url) as conn:
         await conn.execute(
-            'CREATE TABLE a (id int, "b c" text); INSERT INTO a VALUES (1, \'x\'), (2, NULL);'
-            'CREATE TABLE b ("b c" text, id int); INSERT INTO b VALUES (NULL, 2), (\'x\', 1);'
+            "CREATE TABLE a (id int, \"b c\" text); INSERT INTO a VALUES (1, 'x'), (2, NULL);"
+            "CREATE TABLE b (\"b c\" text, id int); INSERT INTO b VALUES (NULL, 2), ('x', 1);"
             "CREATE TABLE c (LIKE a); INSERT INTO c VALUES (1, 'x'), (2, 'NULL');"
             "CREATE TABLE empty ()"
         )

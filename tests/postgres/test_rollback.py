@@ -126,7 +126,9 @@ async def test_columns_that_hold_no_data_of_their_own_keep_nothing(project: Proj
     )
     lease = await project.begin()
     keep = rollback.Keep(
-        lease=lease, version=1, drops=(dropped("old", "twice"), dropped("gone"), dropped("old", "x"))
+        lease=lease,
+        version=1,
+        drops=(dropped("old", "twice"), dropped("gone"), dropped("old", "x")),
     )
     async with connect(project.url) as conn, conn.transaction():
         await keep(conn)

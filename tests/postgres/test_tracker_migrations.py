@@ -77,7 +77,7 @@ async def contents(conn: Conn) -> dict[str, list[str]]:
         "AND relnamespace = 'public'::regnamespace ORDER BY relname"
     )
     return {
-        name: [row[0] for row in await conn.fetch(f"SELECT t::text FROM {name} t ORDER BY 1")]  # noqa: S608
+        name: [row[0] for row in await conn.fetch(f"SELECT t::text FROM {name} t ORDER BY 1")]
         for (name,) in tables
     }
 

@@ -13,7 +13,9 @@ from airlock import migration, syntax
 from airlock.errors import Refused
 from airlock.migration import Migration, MigrationFile
 
-HEADER = "-- Migration 011: Deal scores\n-- Purpose: Rank deals\n-- Author: A B\n-- Date: 2026-01-02\n"
+HEADER = (
+    "-- Migration 011: Deal scores\n-- Purpose: Rank deals\n-- Author: A B\n-- Date: 2026-01-02\n"
+)
 FORWARD = "CREATE TABLE scores (id int);"
 NOTES = "-- ROLLBACK NOTES\n-- DROP TABLE scores;\n"
 

@@ -1,0 +1,310 @@
+"""The report: each line of the runbook's checklist ticked by evidence, or not checked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airlock import record, report
+from airlock.catalogue import Catalogue
+from airlock.effects import Effect, LockMode, StatementEffects
+from airlock.health import Check, HealthVerdict
+from airlock.ledger import Deploy, Event
+from airlock.migration import Migration
+from airlock.plan import AppliedMigration, Plan
+from airlock.rehearsal import Rehearsal, RehearsedMigration
+from airlock.report import DeployReport
+from airlock.service import Release
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+STEP = Migration(
+    version=11,
+    name="scores",
+    file="011_scores.sql",
+    title="Scores",
+    purpose="Rank",
+    author="A",
+    date="2026-01-02",
+    checksum="0123456789abcdef",
+    forward="",
+    reverse="",
+)
+PLAN = Plan(target="prod", head="010_x", migrations=(STEP,), schema_before="before")
+ROW = AppliedMigration(
+    version=11,
+    name="scores",
+    checksum=STEP.checksum,
+    state="applied",
+    deploy=7,
+    position=1,
+    applied_at=AT,
+    forward="",
+    reverse="",
+    segments_done=1,
+    reverse_segments_done=0,
+)
+REHEARSAL = Rehearsal(
+    snapshot="s1",
+    provider="physical",
+    server_version="15.1",
+    rehearsed_at=AT,
+    seconds=2,
+    restore_seconds=1,
+    schema_before="before",
+    schema_after="after",
+    checksums=PLAN.checksums,
+    migrations=(
+        RehearsedMigration(
+            label="011_scores",
+            seconds=1,
+            reverse_seconds=0.5,
+            statements=(
+                StatementEffects(
+                    line=1,
+                    statement="UPDATE a SET b = 1 | 2",
+                    seconds=0.25,
+                    wal_bytes=1234,
+                    rows=5000,
+                    effects=(
+                        Effect(
+                            relation="public.deals",
+                            lock=LockMode.ACCESS_EXCLUSIVE,
+                            held_s=1,
+                            rewrites=True,
+                            scans=False,
+                        ),
+                        Effect(
+                            relation="public.quiet",
+                            lock=LockMode.ROW_EXCLUSIVE,
+                            held_s=1,
+                            rewrites=False,
+                            scans=False,
+                        ),
+                    ),
+                ),
+            ),
+            schema_before="before",
+            schema_after="after",
+            drops=(),
+        ),
+    ),
+    verdict="exact",
+    losses=(),
+    not_compared=(),
+    rows_compared=9000,
+)
+
+
+def deploy(**changed: object) -> Deploy:
+    facts: dict[str, Any] = dict.fromkeys(Deploy.__slots__)
+    facts |= {
+        "id": 7,
+        "target": "prod",
+        "requester": "Ada",
+        "reason": "halts",
+        "request": "{}",
+        "state": "succeeded",
+        "plan": record.dump(PLAN),
+        "rehearsal": record.dump(REHEARSAL),
+        "holder": "host:1",
+        "fence": 1,
+        "heartbeat_at": AT,
+        "created_at": AT,
+    }
+    return Deploy(**(facts | changed))
+
+
+def events(*steps: tuple[str, str]) -> tuple[Event, ...]:
+    return tuple(
+        Event(at=AT + timedelta(seconds=n), step=step, phase=phase, detail="")  # type: ignore[arg-type]
+        for n, (step, phase) in enumerate(steps)
+    )
+
+
+BEFORE = Catalogue(objects={"table public.old": {"schema": "public", "name": "old"}})
+
+
+def after(**comments: str) -> Catalogue:
+    new = {
+        "table public.scores": {"schema": "public", "name": "scores"},
+        "column public.scores.id": {"schema": "public", "table": "scores", "name": "id"},
+        "index public.scores_i": {"definition": "CREATE INDEX …"},
+        "constraint public.scores.fk": {"definition": "FOREIGN KEY (id) REFERENCES old"},
+    }
+    for kind, comment in comments.items():
+        key = next(key for key in new if key.startswith(kind))
+        new[key] = {**new[key], "comment": comment}
+    return Catalogue(objects={**BEFORE.objects, **new})
+
+
+def make(row: Deploy, *steps: tuple[str, str], **changed: Any) -> DeployReport:
+    facts: dict[str, Any] = {
+        "deploy": row,
+        "events": events(*steps),
+        "migrations": (ROW,),
+        "schema_before": BEFORE,
+        "schema_expected": after(table="x", column="y"),
+        "kept_rows": 0,
+    }
+    return DeployReport(**(facts | changed))
+
+
+def ticks(found: DeployReport) -> dict[str, bool | None]:
+    before, later = report.checklist(found)
+    return {line.text: line.ok for line in (*before, *later)}
+
+
+VERIFIED = (("verify_schema", "intent"), ("verify_schema", "done"))
+
+
+def test_a_good_deploy_ticks_what_was_proved_and_leaves_the_rest_unchecked():
+    found = ticks(make(deploy(), *VERIFIED))
+    assert [text for text, ok in found.items() if ok is None] == [
+        "Code updated to use new schema",
+        "No breaking changes to existing code",
+        "Services restarted",
+        "API endpoints work",
+        "No errors in logs",
+        "Frontend still functions",
+    ]
+    assert all(ok for ok in found.values() if ok is not None)
+    # The runbook's ten before and eight after.
+    assert len(found) == 18
+
+
+@pytest.mark.parametrize(
+    ("changed", "line", "ok"),
+    [
+        ({"rehearsal": None}, "Tested on dev database", False),
+        ({"rehearsal": None}, "Rollback plan documented", False),
+        ({"state": "rolled_back"}, "Migration applied successfully", False),
+        (
+            {"release": record.dump(Release(ref="v2", commit="c", directory=Path("x")))},
+            "Code updated to use new schema",
+            True,
+        ),
+        (
+            {"release": record.dump(Release(ref=None, commit=None, directory=Path("x")))},
+            "Code updated to use new schema",
+            None,
+        ),
+    ],
+)
+def test_a_line_is_ticked_by_its_evidence_alone(changed, line, ok):
+    assert ticks(make(deploy(**changed), *VERIFIED))[line] is ok
+
+
+def test_what_was_not_verified_is_not_ticked():
+    found = ticks(make(deploy(state="rolled_back"), ("verify_schema", "intent")))
+    assert found["Tables/columns exist as expected"] is False
+
+
+@pytest.mark.parametrize(
+    ("comments", "ok"),
+    [({"table": "x", "column": "y"}, True), ({"table": "x"}, False), ({}, False)],
+)
+def test_comments_are_ticked_when_each_new_table_and_column_has_one(comments, ok):
+    found = make(deploy(), *VERIFIED, schema_expected=after(**comments))
+    assert ticks(found)["Comments added for documentation"] is ok
+
+
+@pytest.mark.parametrize(
+    ("seen", "ok"),
+    [([True], True), ([True, False], False), ([None], None), ([True, None], None), ([], None)],
+)
+def test_an_endpoint_that_was_not_asked_is_not_checked(seen, ok):
+    verdict = HealthVerdict(
+        verdict="healthy",
+        summary="fine",
+        evidence=tuple(Check(name="smoke GET /a", ok=each, detail="200", at=AT) for each in seen),
+        seconds=1,
+        first_bad=None,
+    )
+    found = ticks(make(deploy(health=record.dump(verdict)), *VERIFIED))
+    assert found["API endpoints work"] is ok
+
+
+def test_the_markdown_says_what_happened_and_ends_with_the_checklist():
+    text = report.markdown(make(deploy(), *VERIFIED, kept_rows=1234))
+    assert text.startswith("# DEPLOYED – prod stands at 011\n")
+    assert "| Started by | Ada – halts |" in text
+    assert "exact: schema and 9,000 rows came back as they were" in text
+    assert "| verify_schema | 03:04:05 | 1.00 s | done |" in text
+    assert "| 011_scores | applied | 1.00 s / 0.50 s | 0123456789ab |" in text
+    assert "public.deals AccessExclusiveLock rewritten" in text
+    assert "public.quiet" not in text
+    assert "`UPDATE a SET b = 1 \\| 2` | 250.0 ms" in text
+    assert "1,234 in airlock.kept" in text
+    assert "+ table public.scores" in text
+    last = text.rstrip().splitlines()[-1]
+    assert last == "- [ ] Frontend still functions – not checked"
+
+
+def test_a_failure_is_shown_by_its_step_and_its_last_lines():
+    failure = "\n".join(f"line {n}" for n in range(20))
+    row = deploy(state="failed", failed_step="rehearse", failure=failure, rehearsal=None)
+    text = report.markdown(make(row, migrations=()))
+    assert "**Failed in rehearse**" in text
+    assert "line 19" in text
+    assert "line 3\n" not in text
+
+
+def test_each_intent_is_paired_with_the_result_that_follows_it():
+    found = make(
+        deploy(),
+        ("apply_plan", "intent"),
+        ("migration", "done"),
+        ("apply_plan", "failed"),
+        ("apply_plan", "intent"),
+        ("apply_plan", "done"),
+        ("check_health", "intent"),
+    ).steps
+    assert [(each.step, each.seconds, each.ended) for each in found] == [
+        ("apply_plan", 2, "failed"),
+        ("apply_plan", 1, "done"),
+        ("check_health", None, "unfinished"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said", "command"),
+    [
+        ({"state": "succeeded"}, "DEPLOYED – prod stands at 011", "airlock status prod"),
+        (
+            {"state": "succeeded", "plan": record.dump(replace(PLAN, migrations=()))},
+            "DEPLOYED – prod stands at 010_x",
+            "airlock status prod",
+        ),
+        (
+            {"state": "failed", "failure": "x"},
+            "REFUSED – prod was not touched, still on 010_x",
+            "mend the cause, airlock plan prod, airlock deploy prod",
+        ),
+        (
+            {"state": "failed"},
+            "REHEARSED – prod was not touched: dry run of 011",
+            "mend the cause, airlock plan prod, airlock deploy prod",
+        ),
+        (
+            {"state": "rolled_back"},
+            "ROLLED BACK – prod is back on 010_x",
+            "mend the cause, airlock plan prod, airlock deploy prod",
+        ),
+        (
+            {"state": "stranded"},
+            "ROLLBACK FAILED – prod needs a person now",
+            "airlock status prod, mend what it names, airlock rollback prod",
+        ),
+        ({"state": "applying"}, "IN PROGRESS – prod, 011: applying", "airlock status prod"),
+    ],
+)
+def test_the_headline_is_the_outcome_and_the_next_command_what_to_do(changed, said, command):
+    row = deploy(**changed)
+    assert (row.headline, row.next_command) == (said, command)
+    found = report.compose_alert(row, kept_rows=3)
+    assert (found.headline, found.next_command, found.kept_rows) == (said, command, 3)
