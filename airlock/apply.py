@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -63,13 +63,18 @@ async def plainly(conn: Conn, statement: Statement) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
-    """How statements are run: on which connection, for which deploy, within which budget."""
+    """How statements are run: on which connection, for which deploy, within which budget.
+
+    begun: what this deploy did before, by version, where the caller read it for a whole plan; each
+        migration's row is read by itself otherwise.
+    """
 
     url: str
     conn: Conn
     lease: Lease
     budget: Budget
     execute: Execute = plainly
+    begun: Mapping[int, AppliedMigration] | None = None
 
     async def forward(self, step: Migration, *, position: int) -> None:
         """Apply one migration, or what the ledger says is left of it.
@@ -78,7 +83,7 @@ class Runner:
         transaction stays), Broken when a statement failed.
         """
         segments = migration.script(step.forward)
-        row = await ledger.migration_of(self.conn, self.lease.deploy, step.version)
+        row = await self._row(step.version)
         begun = row is not None and row.state == "started"
         skip = row.segments_done if row is not None and row.state != "rolled_back" else 0
 
@@ -87,8 +92,6 @@ class Runner:
             await ledger.record_forward(
                 conn, self.lease, step, position=position, done=done, total=total
             )
-            if done == total:
-                await ledger.event(conn, self.lease, "migration", "done", f"{step.label} applied")
 
         await self._run(step.file, segments, record, skip=skip, begun=begun)
         log.info("Applied %s", step.label)
@@ -121,6 +124,11 @@ class Runner:
             tolerant=halfway,
         )
         log.info("Rolled back %s", row.label)
+
+    async def _row(self, version: int) -> AppliedMigration | None:
+        if self.begun is not None:
+            return self.begun.get(version)
+        return await ledger.migration_of(self.conn, self.lease.deploy, version)
 
     async def _run(
         self,

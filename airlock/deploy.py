@@ -158,8 +158,13 @@ async def apply_plan(lease: Lease) -> Applied:
         await _check_schema(conn, lease, rehearsed)
         await ledger.advance(conn, lease, "applying")
         async with postgres.connect(target.database_url, purpose="apply") as production:
+            rows = await ledger.migrations_of(production, lease.deploy)
             runner = Runner(
-                url=target.database_url, conn=production, lease=lease, budget=target.budget
+                url=target.database_url,
+                conn=production,
+                lease=lease,
+                budget=target.budget,
+                begun={row.version: row for row in rows},
             )
             for position, each in enumerate(todo.migrations, 1):
                 await runner.forward(each, position=position)

@@ -72,15 +72,13 @@ def needs_no_transaction(statement: Statement) -> bool:
     """Whether PostgreSQL refuses the statement inside a transaction block."""
     node = statement.node
     match statement.kind:
-        case "IndexStmt" | "DropStmt":
-            return bool(node.get("concurrent"))
+        case "IndexStmt" | "DropStmt" | "VacuumStmt":
+            return bool(node.get("concurrent") or node.get("is_vacuumcmd"))
         case "AlterDatabaseStmt":
             return any(o["DefElem"]["defname"] == "tablespace" for o in node.get("options", []))
         case "ReindexStmt":
             whole = ("REINDEX_OBJECT_SCHEMA", "REINDEX_OBJECT_SYSTEM", "REINDEX_OBJECT_DATABASE")
             return _has_option(node, "concurrently") or node.get("kind") in whole
-        case "VacuumStmt":
-            return bool(node.get("is_vacuumcmd"))
         case "ClusterStmt" | "DiscardStmt":
             return "relation" not in node and node.get("target", "DISCARD_ALL") == "DISCARD_ALL"
         case "AlterTableStmt":

@@ -371,7 +371,10 @@ def _migrations(rows: list[asyncpg.Record]) -> tuple[AppliedMigration, ...]:
 async def record_forward(
     conn: Conn, lease: Lease, migration: Migration, *, position: int, done: int, total: int
 ) -> None:
-    """Write that ``done`` of ``total`` segments of a migration are in the database."""
+    """Write that ``done`` of ``total`` segments of a migration are in the database.
+
+    The last one goes into the journal as well.
+    """
     await conn.execute(
         postgres.query("migration_forward"),
         lease.deploy,
@@ -383,6 +386,8 @@ async def record_forward(
         "applied" if done == total else "started",
         position,
         done,
+        lease.fence,
+        f"{migration.label} applied",
     )
 
 

@@ -26,8 +26,13 @@ async def main() -> None:
         todo = (await ledger.deploy(conn, lease.deploy)).planned
         await ledger.advance(conn, lease, "applying")
         async with postgres.connect(target.database_url, purpose="apply") as production:
+            rows = await ledger.migrations_of(production, lease.deploy)
             runner = Runner(
-                url=target.database_url, conn=production, lease=lease, budget=target.budget
+                url=target.database_url,
+                conn=production,
+                lease=lease,
+                budget=target.budget,
+                begun={row.version: row for row in rows},
             )
             for position, each in enumerate(todo.migrations, 1):
                 await runner.forward(each, position=position)

@@ -95,8 +95,8 @@ async def test_a_migration_that_fails_leaves_neither_change_nor_row(project: Pro
 
 async def test_a_failure_shows_the_servers_detail(project: Project, conn):
     project.write(1, "CREATE TABLE a (id int UNIQUE);\nINSERT INTO a VALUES (1), (1);", A[1])
+    lease = await project.begin()
     with pytest.raises(Broken, match=r"Key \(id\)=\(1\) already exists"):
-        lease = await project.begin()
         await runner(project, conn, lease).forward(project.migrations()[0], position=1)
 
 

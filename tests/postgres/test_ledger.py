@@ -246,11 +246,15 @@ async def test_events_come_in_the_order_in_which_they_were_written(project: Proj
 
 async def test_a_step_whose_connection_died_still_leaves_its_failure(project: Project, conn):
     lease = await project.begin()
-    with pytest.raises(Transient, match="ledger of prod"):
+
+    async def step() -> None:
         async with ledger.journal(project.target, lease, "rehearse") as used:
             async with connect(project.database.superuser_url) as superuser:
                 await superuser.execute("SELECT pg_terminate_backend($1)", used.get_server_pid())
             await used.fetchval("SELECT 1")
+
+    with pytest.raises(Transient, match="ledger of prod"):
+        await step()
     assert await ledger.failed_step(conn, lease.deploy) == "rehearse"
 
 

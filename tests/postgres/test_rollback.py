@@ -89,7 +89,7 @@ async def test_rows_of_a_dropped_table_and_written_values_of_a_dropped_column_ar
         ("json DEFAULT '{}'", "'[1]'"),
         ("json", "'{}'"),
         ("jsonb DEFAULT '{}'", "'[1]'"),
-        ("xml", "'<a/>'"),
+        ("polygon", "'((0,0),(1,1))'"),
         ("point DEFAULT '(0,0)'", "'(1,1)'"),
         ("numeric(10,2) DEFAULT 1", "2"),
         ("char(5) DEFAULT 'a'", "'b'"),
@@ -195,7 +195,7 @@ async def test_a_second_call_finishes_what_the_first_left_half_done(project: Pro
     await project.execute("INSERT INTO one VALUES (1); INSERT INTO two VALUES (2)")
     await project.execute("CREATE VIEW v AS SELECT * FROM one")
     drops = (rehearsed("001_step", dropped("one")), rehearsed("002_step", dropped("two")))
-    with pytest.raises(Broken, match="DROP TABLE one failed: .*view v depends"):
+    with pytest.raises(Broken, match=r"DROP TABLE one failed: .*view v depends"):
         await undo(project, lease, before, *drops)
     assert [row.state for row in await project.rows(lease)] == ["applied", "rolled_back"]
     await project.execute("DROP VIEW v")

@@ -31,11 +31,13 @@ def airlock(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["airlock", *arguments])
-        with pytest.raises(SystemExit) as ended:
+        status = 0
+        try:
             command_line.main()
-            sys.exit(0)
+        except SystemExit as ended:
+            status = int(ended.code or 0)
         said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
+        return status, said.out, said.err
 
     return call
 

@@ -72,8 +72,7 @@ REFUSED = {
         FILES,
         [row(1), row(2, checksum="0123456789abc")],
         None,
-        r"002_n2\.sql changed after it was applied on 2026-01-02: checksum 01234567 became "
-        r"sum of 2.*Restore the file",
+        r"002_n2\.sql changed .* 2026-01-02: checksum 01234567 became sum of 2.*Restore the file",
     ),
     "vanished": (
         FILES[1:],

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from airlock import ledger, release, server, service, settings
 from airlock.catalogue import Catalogue
@@ -177,18 +179,26 @@ def _alone() -> Iterator[None]:
 
 async def _wipe() -> None:
     """Remove what the last demo left, ending first what it left running when it was killed."""
+    await asyncio.to_thread(_end_orphans)
     if CONFIG.is_file():
         with suppress(AirlockError):
             await end_service(settings.load(CONFIG).target("prod"))
-    with suppress(FileNotFoundError), (PREFECT / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Refused(
-                f"A demo that was killed has left its Prefect server running on {PREFECT}. "
-                f"End that process: fuser -k -TERM {PREFECT / 'lock'}"
-            ) from error
     await asyncio.to_thread(_remove, FOLDER)
+
+
+def _end_orphans() -> None:
+    """Prefect's processes of this very folder; PostgreSQL ends with whoever started it."""
+    found: list[psutil.Process] = []
+    for each in psutil.process_iter():
+        # Other people's processes do not show their environment.
+        with suppress(psutil.Error, OSError):
+            if each.environ().get("PREFECT_HOME") == str(PREFECT):
+                found.append(each)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for each in found:
+            with suppress(psutil.Error):
+                each.send_signal(number)
+        _, found = psutil.wait_procs(found, timeout=15)
 
 
 def _remove(folder: Path) -> None:

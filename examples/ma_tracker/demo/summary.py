@@ -145,7 +145,7 @@ def kept(console: Console, on: Stage) -> None:
     lines(
         console,
         ("Prefect UI", f"{ui}/v2/runs"),
-        ("Reports", f"{ui}/artifacts, and {shown(stage.REPORTS)}/*.md"),
+        ("Reports", f"{ui}/v2/artifacts, and {shown(stage.REPORTS)}/*.md"),
         ("Service", f"{on.base_url}/health"),
         ("Database", f"its addresses are in {shown(stage.ENV_FILE)}, which only you may read"),
         ("To deploy", f"{ui}/v2/deployments: deploy/prod, Run, Custom run, release v4"),
