@@ -44,6 +44,7 @@ WORKER_END_S = 30
 SERVER_END_S = 15
 SENDING_S = 10
 POLL_S = 2
+BUSY_PAUSES_S = (0.1, 0.2, 0.5, 1, 2, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,9 +271,24 @@ async def _end(process: asyncio.subprocess.Process, end_s: float) -> None:
             await process.wait()
 
 
+class _PatientTransport(httpx.AsyncHTTPTransport):
+    """Asks again where the server says 503: its SQLite file was locked, and nothing was done."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        for pause_s in BUSY_PAUSES_S:
+            response = await super().handle_async_request(request)
+            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return response
+            await response.aclose()
+            await asyncio.sleep(pause_s)
+        return await super().handle_async_request(request)
+
+
 def client(api_url: str) -> httpx.AsyncClient:
+    """Plain HTTP to a server of ours, for what needs no import of Prefect."""
     # A proxy of the environment does not know our loopback server.
-    return httpx.AsyncClient(base_url=api_url, timeout=30, trust_env=False)
+    transport = _PatientTransport()
+    return httpx.AsyncClient(base_url=api_url, timeout=30, trust_env=False, transport=transport)
 
 
 async def _wait_until_ready(
