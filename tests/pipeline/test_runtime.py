@@ -6,11 +6,12 @@ import asyncio
 import logging
 import stat
 from pathlib import Path
+from uuid import UUID
 
 import psutil
 import pytest
 from prefect import flow, get_client
-from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.filters import FlowRunFilter, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
@@ -24,11 +25,12 @@ async def says_something() -> None:
     core.warning("the core speaks")
 
 
-async def messages_of_runs(wanted: str) -> list[str]:
-    """Log lines reach the server some seconds late, in batches."""
+async def messages_of(run: UUID, wanted: str) -> list[str]:
+    """Log lines of one run; they reach the server some seconds late, in batches."""
+    only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]))
     async with get_client() as client:
-        for _ in range(100):
-            lines = [line.message for line in await client.read_logs()]
+        for _ in range(200):
+            lines = [line.message for line in await client.read_logs(log_filter=only)]
             if wanted in lines:
                 return lines
             await asyncio.sleep(0.1)
@@ -46,8 +48,9 @@ async def test_a_flow_called_in_a_test_is_a_run_on_the_tests_server(
 
 
 async def test_lines_of_the_core_are_in_the_log_of_the_run() -> None:
-    await says_something()
-    assert "the core speaks" in await messages_of_runs("the core speaks")
+    state = await says_something(return_state=True)
+    run = state.state_details.flow_run_id
+    assert "the core speaks" in await messages_of(run, "the core speaks")
 
 
 async def test_a_second_server_on_the_same_folder_is_refused(prefect_server: Runtime) -> None:
