@@ -146,58 +146,75 @@ class Runner:
                 if number <= skip:
                     continue
                 if segment.transactional:
+                    # What a file SETs for its session must not reach the next one.
+                    end = f"COMMIT; {_NEW_SESSION}" if number == len(segments) else "COMMIT"
                     await self._transaction(
-                        source, segment.statements, record, number, before=before, tolerant=tolerant
+                        source, segment, record, number, end=end, before=before, tolerant=tolerant
                     )
                 else:
                     await self._alone(source, segment.statements[0], record, number, begun=begun)
-            # What a file SETs for its session must not reach the next one.
-            await self.conn.execute(_NEW_SESSION)
+            if not segments[-1].transactional:
+                await self.conn.execute(_NEW_SESSION)
 
     # ------------------------------------------------------------ in a transaction
 
     async def _transaction(
         self,
         source: str,
-        statements: tuple[Statement, ...],
+        segment: Segment,
         record: Record,
         number: int,
         *,
-        before: Before | None = None,
-        tolerant: bool = False,
+        end: str,
+        before: Before | None,
+        tolerant: bool,
     ) -> None:
         async def attempt() -> None:
-            async with self.conn.transaction():
-                await self._limit_transaction()
+            async with self._begun(end):
                 await ledger.check_fence(self.conn, self.lease)
                 if before is not None:
                     await before(self.conn)
-                for statement in statements:
+                for statement in segment.statements:
                     await self._execute(source, statement, tolerant=tolerant)
                 await record(self.conn, number)
 
         await self._patiently(source, attempt)
 
-    async def _limit_transaction(self) -> None:
+    @asynccontextmanager
+    async def _begun(self, end: str) -> AsyncGenerator[None]:
+        """A transaction within the budget. Its beginning and its end are one message each.
+
+        Five hundred small migrations wait for messages more than for anything else.
+        """
+        try:
+            await self.conn.execute(f"BEGIN; {self._limits()}")
+            yield
+        except BaseException:
+            if not self.conn.is_closed():
+                # It fails only where the connection is lost, and then there is nothing to undo.
+                with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError):
+                    await self.conn.execute("ROLLBACK")
+            raise
+        await self.conn.execute(end)
+
+    def _limits(self) -> str:
         lock_ms, statement_ms = self.budget.lock_timeout_ms, self.budget.statement_timeout_s * 1000
-        # An autovacuum worker gives way after deadlock_timeout; a lock_timeout below it never
-        # gets past one. Only superusers and grantees may change it.
-        await self.conn.fetchrow(
-            for_version(postgres.query("transaction_limits"), self.conn.get_server_version().major),
-            str(lock_ms),
-            f"{statement_ms:.0f}",
-            str(max(lock_ms // 5, 10)),
+        sql = for_version(
+            postgres.query("transaction_limits"), self.conn.get_server_version().major
+        )
+        # Numbers, and no parameters: those would be a message of their own.
+        return sql.format(
+            lock_ms=lock_ms, statement_ms=round(statement_ms), deadlock_ms=max(lock_ms // 5, 10)
         )
 
     async def _execute(self, source: str, statement: Statement, *, tolerant: bool) -> None:
         try:
             if tolerant:
-                async with self.conn.transaction():
-                    await self.execute(self.conn, statement)
-            else:
-                await self.execute(self.conn, statement)
+                await self.conn.execute("SAVEPOINT airlock_statement")
+            await self.execute(self.conn, statement)
         except asyncpg.PostgresError as error:
             if tolerant and postgres.sqlstate(error) in _HALFWAY:
+                await self.conn.execute("ROLLBACK TO SAVEPOINT airlock_statement")
                 log.info("%s: %s is not needed: %s", source, statement.summary, error)
                 return
             if postgres.is_transient(error):

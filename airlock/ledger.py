@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import socket
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -191,9 +192,13 @@ async def ensure(conn: Conn) -> None:
 # ---------------------------------------------------------------- one at a time
 
 
+# Process numbers come back, in containers soon.
+_PROCESS = secrets.token_hex(4)
+
+
 def holder_name() -> str:
-    """Who we are, for people: host and process."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+    """Who we are: host and process for people, and a mark that no other process has."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_PROCESS}"
 
 
 @asynccontextmanager
@@ -206,6 +211,7 @@ async def hold(target: Target, *, wait_s: float = 0) -> AsyncGenerator[Conn]:
     Raises Transient naming the holder when the wait is over.
     """
     async with postgres.connect(target.database_url, purpose="airlock lock") as conn:
+        await postgres.stay_connected(conn)
         deadline = time.monotonic() + wait_s
         while not await conn.fetchval("SELECT pg_catalog.pg_try_advisory_lock($1, $2)", *LOCK):
             if time.monotonic() >= deadline:
@@ -446,6 +452,7 @@ async def journal(
     """
     async with connection(target) as conn:
         with postgres.translated(f"writing the intent of {step}"):
+            await postgres.stay_connected(conn)
             async with conn.transaction():
                 await check_fence(conn, lease)
                 await event(conn, lease, step, "intent", detail)

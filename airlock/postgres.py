@@ -99,6 +99,12 @@ async def connect(
             conn.terminate()
 
 
+async def stay_connected(conn: Conn) -> None:
+    """Ask the server not to end this session for being idle, which it is while others work."""
+    if conn.get_server_version().major >= 14:
+        await conn.execute("SET idle_session_timeout = 0")
+
+
 def sqlstate(error: BaseException) -> str:
     """The five-character SQLSTATE of an asyncpg error, or an empty string."""
     return str(getattr(error, "sqlstate", None) or "")
@@ -111,7 +117,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, asyncpg.ClientConfigurationError):
         return False
     # asyncpg raises InterfaceError with no SQLSTATE when the connection is gone.
-    if isinstance(error, asyncpg.InterfaceError):
+    if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError):
         return True
     return sqlstate(error).startswith(TRANSIENT_SQLSTATES)
 
@@ -144,5 +150,12 @@ def translated(doing: str) -> Generator[None]:
     """Errors of asyncpg and of the network leave this block as ours, ``doing`` in front."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        # A connection that the server ended while it was idle.
+        asyncpg.InternalClientError,
+        OSError,
+        TimeoutError,
+    ) as error:
         raise translate(error, doing) from error

@@ -189,12 +189,14 @@ class _Stage:
         began = time.monotonic()
         async with postgres.connect(self.clone.url, purpose="rehearsal") as conn:
             runner = self._runner(conn, measured.execute)
+            stored = await _stored(conn)
             try:
                 await runner.forward(each, position=position)
             except Broken as error:
                 raise Refused(f"{error} This was on the clone; production is untouched.") from error
             seconds = time.monotonic() - began
             after = await read_catalogue(conn)
+            drops = _drops(stored, await _stored(conn))
         step = RehearsedMigration(
             label=each.label,
             seconds=seconds,
@@ -202,7 +204,7 @@ class _Stage:
             statements=measured.take(),
             schema_before=before.fingerprint,
             schema_after=after.fingerprint,
-            drops=_drops(before, after),
+            drops=drops,
         )
         return step, after
 
@@ -297,23 +299,27 @@ def _check_came_back(each: Migration, should: Catalogue, found: Catalogue) -> No
     )
 
 
-def _drops(before: Catalogue, after: Catalogue) -> tuple[Dropped, ...]:
-    """What exists only since this migration, and so goes with its rollback."""
-    old, had, has = set(before.stores), before.columns_of, after.columns_of
-    # A materialised view is made from rows that stand elsewhere.
-    views = {
-        (each["schema"], each["name"])
-        for key, each in after.objects.items()
-        if key.startswith("materialized view ")
+_Stored = Mapping[tuple[int, int], tuple[str, str, str | None]]
+
+
+async def _stored(conn: Conn) -> _Stored:
+    """Schema, table and name of each column that holds data, by the table's OID and its number."""
+    rows = await conn.fetch(postgres.query("stored_columns"))
+    return {
+        (row["oid"], row["number"]): (row["schema"], row["table"], row["column"]) for row in rows
     }
-    drops: list[Dropped] = []
-    for schema, table in after.stores:
-        if (schema, table) in views:
-            continue
-        if (schema, table) not in old:
-            drops.append(Dropped(schema=schema, table=table, columns=()))
-            continue
-        new = set(has.get((schema, table), ())) - set(had.get((schema, table), ()))
-        if new:
-            drops.append(Dropped(schema=schema, table=table, columns=tuple(sorted(new))))
-    return tuple(drops)
+
+
+def _drops(before: _Stored, after: _Stored) -> tuple[Dropped, ...]:
+    """What exists only since this migration, and so goes with its rollback."""
+    old_tables = {oid for oid, _ in before}
+    new: dict[tuple[str, str], list[str]] = {}
+    for (oid, number), (schema, table, column) in after.items():
+        if oid not in old_tables:
+            new[schema, table] = []
+        elif (oid, number) not in before and column is not None:
+            new.setdefault((schema, table), []).append(column)
+    return tuple(
+        Dropped(schema=schema, table=table, columns=tuple(columns))
+        for (schema, table), columns in new.items()
+    )

@@ -82,6 +82,8 @@ class Keep:
     drops: tuple[Dropped, ...]
 
     async def __call__(self, conn: Conn) -> None:
+        # Rows that a policy hides would be lost in silence; this way the server objects.
+        await conn.execute("SET LOCAL row_security = off")
         for item in self.drops:
             relation = quote_ident(item.schema, item.table)
             if await conn.fetchval("SELECT pg_catalog.to_regclass($1) IS NULL", relation):
@@ -102,22 +104,19 @@ class Keep:
 
     async def _statement(self, conn: Conn, item: Dropped, relation: str) -> str | None:
         """The copy; None when the columns are gone already."""
-        condition = "true"
+        holds_data = "true"
         if item.columns:
-            rows = await conn.fetch(postgres.query("column_defaults"), relation, list(item.columns))
-            if not rows:
+            left = await conn.fetch(
+                "SELECT attname, atthasdef FROM pg_catalog.pg_attribute WHERE NOT attisdropped"
+                " AND attrelid = pg_catalog.to_regclass($1) AND attname = ANY ($2::text[])",
+                relation,
+                list(item.columns),
+            )
+            if not left:
                 return None
-            # A value that equals its column's default comes back with the column. As text: json
-            # and others have no equality.
-            written = [
-                f"t.{quote_ident(row['name'])}::text"
-                f" IS DISTINCT FROM ({row['value']})::{row['type']}::text"
-                for row in rows
-            ]
-            condition = " OR ".join(written)
-        # Identifiers are quoted; defaults are the server's own rendering.
-        return (
-            "INSERT INTO airlock.kept (deploy, version, relation, row_data)"  # noqa: S608
-            " SELECT $1::bigint, $2::bigint, $3::text, pg_catalog.to_jsonb(t)"
-            f" FROM ONLY {relation} AS t WHERE {condition}"
-        )
+            # Where a column has a default, a NULL was written as well.
+            if not any(row["atthasdef"] for row in left):
+                columns = ", ".join(f"t.{quote_ident(row['attname'])}" for row in left)
+                holds_data = f"pg_catalog.num_nonnulls({columns}) > 0"
+        # Both are our own text around quoted identifiers.
+        return postgres.query("keep").format(relation=relation, holds_data=holds_data)

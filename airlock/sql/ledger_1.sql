@@ -65,6 +65,8 @@ CREATE TABLE airlock.migration (
     state text NOT NULL CHECK (state IN ('started', 'applied', 'rolled_back', 'adopted')),
     position integer NOT NULL,
     segments_done integer NOT NULL,
+    applied_xid bigint NOT NULL,
+    oldest_xid bigint NOT NULL,
     reverse_segments_done integer NOT NULL DEFAULT 0,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     applied_at timestamptz,
@@ -72,6 +74,8 @@ CREATE TABLE airlock.migration (
     PRIMARY KEY (deploy, version)
 );
 COMMENT ON TABLE airlock.migration IS 'One row per migration and deploy, forward and reverse SQL as applied';
+COMMENT ON COLUMN airlock.migration.applied_xid IS 'Transaction of its first segment';
+COMMENT ON COLUMN airlock.migration.oldest_xid IS 'Oldest transaction that ran then: whatever was written since is not older';
 CREATE UNIQUE INDEX migration_current ON airlock.migration (version) WHERE state <> 'rolled_back';
 
 CREATE TABLE airlock.event (

@@ -45,6 +45,16 @@ async def rehearse(project: Project, *, limit: int | None = None) -> Rehearsal:
         assert await project.fetch(clones) == []
 
 
+async def test_what_was_only_renamed_is_not_taken_for_new(project: Project):
+    await project.execute("CREATE TABLE old (id int, a int); INSERT INTO old VALUES (1, 2)")
+    project.write(
+        1,
+        "ALTER TABLE old RENAME COLUMN a TO b;\nALTER TABLE old RENAME TO new;",
+        "ALTER TABLE new RENAME TO old;\nALTER TABLE old RENAME COLUMN b TO a;",
+    )
+    assert (await rehearse(project)).migrations[0].drops == ()
+
+
 async def test_a_rollback_that_brings_everything_back_is_exact(project: Project):
     await project.execute(DEALS)
     project.write(1, "CREATE TABLE new (id int REFERENCES deals);", "DROP TABLE new;")

@@ -75,9 +75,9 @@ async def test_rows_of_a_dropped_table_and_written_values_of_a_dropped_column_ar
         rehearsed("002_step", dropped("old", "b")),
     )
     assert found.migrations == ("002_step", "001_step")
-    assert found.kept_rows == 3
+    assert found.kept_rows == 4
     assert await kept(project) == {
-        '"public"."old"': [{"id": 2, "b": "some"}, {"id": 4, "b": None}],
+        '"public"."old"': [{"id": 2, "b": "some"}, {"id": 4, "b": None}, {"id": 5, "b": "none"}],
         '"public"."new"': [{"id": 7}],
     }
     assert await project.fetch("SELECT id FROM old ORDER BY id") == [(n,) for n in range(1, 6)]
@@ -102,16 +102,17 @@ async def test_rows_of_a_dropped_table_and_written_values_of_a_dropped_column_ar
         ('"odd type" DEFAULT 1', "2"),
     ],
 )
-async def test_a_written_value_of_any_type_is_kept_and_the_default_is_not(
+async def test_a_value_of_any_type_written_since_is_kept_and_the_rest_is_not(
     project: Project, column, written
 ):
     await project.execute(
         "CREATE TYPE mood AS ENUM ('ok', 'bad'); CREATE DOMAIN \"odd type\" AS int;"
         "CREATE TABLE old (id int); INSERT INTO old VALUES (1), (2)"
     )
-    await project.execute(f'ALTER TABLE old ADD COLUMN "a b" {column}')
+    forward = f'ALTER TABLE old ADD COLUMN "a b" {column}; UPDATE old SET "a b" = {written};'
+    project.write(1, forward, 'ALTER TABLE old DROP COLUMN "a b";')
+    lease, _ = await applied(project)
     await project.execute(f'UPDATE old SET "a b" = {written} WHERE id = 2')
-    lease = await project.begin()
     keep = rollback.Keep(lease=lease, version=1, drops=(dropped("old", "a b"),))
     async with connect(project.url) as conn, conn.transaction():
         await keep(conn)
@@ -133,6 +134,30 @@ async def test_columns_that_hold_no_data_of_their_own_keep_nothing(project: Proj
     async with connect(project.url) as conn, conn.transaction():
         await keep(conn)
     assert await kept(project) == {}
+
+
+async def test_what_an_older_transaction_writes_after_the_migration_is_kept(project: Project):
+    await project.execute("CREATE TABLE old (id int); INSERT INTO old VALUES (1), (2)")
+    project.write(1, "ALTER TABLE old ADD COLUMN b int;", "ALTER TABLE old DROP COLUMN b;")
+    async with connect(project.url) as writer:
+        async with writer.transaction():
+            await writer.fetchval("SELECT pg_current_xact_id()")
+            lease, before = await applied(project)
+            await writer.execute("UPDATE old SET b = 7 WHERE id = 1")
+    await undo(project, lease, before, rehearsed("001_step", dropped("old", "b")))
+    assert await kept(project) == {'"public"."old"': [{"id": 1, "b": 7}]}
+
+
+async def test_rows_that_a_policy_hides_stop_the_rollback_instead_of_being_lost(project: Project):
+    project.write(
+        1,
+        "CREATE TABLE new (id int);\nALTER TABLE new ENABLE ROW LEVEL SECURITY;\n"
+        "ALTER TABLE new FORCE ROW LEVEL SECURITY;\nCREATE POLICY p ON new USING (id > 1);",
+        "DROP TABLE new;",
+    )
+    lease, before = await applied(project)
+    with pytest.raises((Broken, Refused), match="row-level security"):
+        await undo(project, lease, before, rehearsed("001_step", dropped("new")))
 
 
 async def test_rows_written_between_two_transactions_of_the_reverse_are_kept(project: Project):
