@@ -32,10 +32,10 @@ PRODUCTION_SETTINGS = {
 
 
 @asynccontextmanager
-async def production(folder: Path) -> AsyncGenerator[server.Server]:
+async def production(folder: Path, name: str = "production") -> AsyncGenerator[server.Server]:
     """A server with an ordinary role; its data are gone afterwards."""
     found = binaries.find(need=(*binaries.SERVER_TOOLS, "psql"))
-    data_dir = folder / "production"
+    data_dir = folder / name
     shutil.rmtree(data_dir, ignore_errors=True)
     try:
         await server.initdb(found, data_dir)

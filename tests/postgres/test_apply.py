@@ -157,6 +157,23 @@ async def test_a_role_that_a_migration_takes_does_not_reach_the_next(project: Pr
             await superuser.execute("REVOKE postgres FROM owner")
 
 
+async def test_a_role_without_rights_on_the_ledger_may_own_what_a_migration_makes(project: Project):
+    project.write(1, "SET ROLE plain;\nCREATE TABLE a (id int);", A[1])
+    lease = await project.begin()
+    async with connect(project.database.superuser_url) as superuser:
+        await superuser.execute(
+            "CREATE ROLE plain; GRANT plain TO owner; GRANT CREATE ON SCHEMA public TO plain"
+        )
+        try:
+            async with connect(project.url) as conn:
+                await runner(project, conn, lease).forward(project.migrations()[0], position=1)
+            made_by = "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'a'"
+            assert await superuser.fetchval(made_by) == "plain"
+        finally:
+            await superuser.execute("DROP OWNED BY plain; DROP ROLE plain")
+    assert await states(project, lease) == [(1, "applied", 1)]
+
+
 async def test_a_number_made_of_a_date_and_a_time_has_room(project: Project, conn):
     project.write(20260102030405, *A)
     lease = await project.begin()
