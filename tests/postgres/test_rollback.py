@@ -139,11 +139,10 @@ async def test_columns_that_hold_no_data_of_their_own_keep_nothing(project: Proj
 async def test_what_an_older_transaction_writes_after_the_migration_is_kept(project: Project):
     await project.execute("CREATE TABLE old (id int); INSERT INTO old VALUES (1), (2)")
     project.write(1, "ALTER TABLE old ADD COLUMN b int;", "ALTER TABLE old DROP COLUMN b;")
-    async with connect(project.url) as writer:
-        async with writer.transaction():
-            await writer.fetchval("SELECT pg_current_xact_id()")
-            lease, before = await applied(project)
-            await writer.execute("UPDATE old SET b = 7 WHERE id = 1")
+    async with connect(project.url) as writer, writer.transaction():
+        await writer.fetchval("SELECT pg_current_xact_id()")
+        lease, before = await applied(project)
+        await writer.execute("UPDATE old SET b = 7 WHERE id = 1")
     await undo(project, lease, before, rehearsed("001_step", dropped("old", "b")))
     assert await kept(project) == {'"public"."old"': [{"id": 1, "b": 7}]}
 
