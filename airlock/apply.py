@@ -195,7 +195,7 @@ class Runner:
         except BaseException:
             if not self.conn.is_closed():
                 # It fails only where the connection is lost, and then there is nothing to undo.
-                with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError):
+                with contextlib.suppress(*postgres.DRIVER_ERRORS):
                     await self.conn.execute("ROLLBACK")
             raise
         await self.conn.execute(end)
@@ -244,7 +244,7 @@ class Runner:
                 log.info("%s: try %d waits for %s", source, number, named)
                 # Jitter, so that two waiters do not meet again and again.
                 await asyncio.sleep(budget.pause_ms / 1000 * random.uniform(0.5, 1.5))  # noqa: S311
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except (*postgres.DRIVER_ERRORS, OSError) as error:
                 raise postgres.translate(error, source) from error
             else:
                 return
@@ -275,7 +275,7 @@ class Runner:
             await self._execute(source, statement, tolerant=False)
         except BaseException:
             if not self.conn.is_closed():
-                with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError):
+                with contextlib.suppress(*postgres.DRIVER_ERRORS):
                     await _drop_invalid(self.conn, statement)
             raise
 

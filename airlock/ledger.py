@@ -153,7 +153,7 @@ async def connection(target: Target) -> AsyncGenerator[Conn]:
         try:
             yield conn
         # Not OSError: steps run in this block, and a missing program is not the ledger's.
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except postgres.DRIVER_ERRORS as error:
             raise postgres.translate(error, f"the ledger of {target.name}") from error
 
 

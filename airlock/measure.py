@@ -15,8 +15,6 @@ from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-import asyncpg
-
 from airlock import postgres
 from airlock.effects import Effect, LockMode, StatementEffects, needs_no_transaction
 from airlock.postgres import Conn
@@ -91,9 +89,7 @@ class Measurement:
                 yield seen
             finally:
                 task.cancel()
-                with contextlib.suppress(
-                    asyncio.CancelledError, asyncpg.PostgresError, asyncpg.InterfaceError
-                ):
+                with contextlib.suppress(asyncio.CancelledError, *postgres.DRIVER_ERRORS):
                     await task
 
     def take(self) -> tuple[StatementEffects, ...]:

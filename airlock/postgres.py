@@ -23,6 +23,10 @@ Conn: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 TRANSIENT_SQLSTATES = ("08", "40001", "40P01", "53", "55P03", "57P")
 REFUSED_SQLSTATES = ("28", "3D000", "42501", "0A000")
 
+# What asyncpg raises when a call fails; InternalClientError where the server had ended a session
+# that was idle.
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 _SQL = Path(__file__).parent / "sql"
 
 # A host with its port; several stand between commas.
@@ -95,7 +99,7 @@ async def connect(
         # A peer that is gone does not answer a polite goodbye.
         try:
             await conn.close(timeout=5)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (OSError, TimeoutError, *DRIVER_ERRORS):
             conn.terminate()
 
 
@@ -150,12 +154,5 @@ def translated(doing: str) -> Generator[None]:
     """Errors of asyncpg and of the network leave this block as ours, ``doing`` in front."""
     try:
         yield
-    except (
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-        # A connection that the server ended while it was idle.
-        asyncpg.InternalClientError,
-        OSError,
-        TimeoutError,
-    ) as error:
+    except (*DRIVER_ERRORS, OSError, TimeoutError) as error:
         raise translate(error, doing) from error

@@ -71,6 +71,8 @@ async def _server() -> AsyncIterator[None]:
         yield
         return
     state_dir = settings.load().state_dir / "prefect"
+    # Before Prefect is imported, which makes a folder in the home of whoever runs this.
+    os.environ.setdefault("PREFECT_HOME", str(state_dir))
     running = await _running(state_dir)
     if running is not None:
         with running.as_current():

@@ -16,6 +16,10 @@ import pytest
 from airlock import binaries, server
 from airlock.errors import Refused
 from airlock.postgres import connect, quote_ident
+
+# Before Prefect is imported, which makes a folder in the home of whoever runs this.
+os.environ["PREFECT_HOME"] = str(Path(__file__).parents[1] / ".airlock" / "cache" / "prefect")
+
 from flows.runtime import Runtime, prefect_runtime
 
 OWNER = "owner"
