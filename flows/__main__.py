@@ -72,6 +72,7 @@ async def _server() -> AsyncIterator[None]:
         return
     state_dir = settings.load().state_dir / "prefect"
     # Before Prefect is imported, which makes a folder in the home of whoever runs this.
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.environ.setdefault("PREFECT_HOME", str(state_dir))
     running = await _running(state_dir)
     if running is not None:

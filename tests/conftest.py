@@ -18,7 +18,9 @@ from airlock.errors import Refused
 from airlock.postgres import connect, quote_ident
 
 # Before Prefect is imported, which makes a folder in the home of whoever runs this.
-os.environ["PREFECT_HOME"] = str(Path(__file__).parents[1] / ".airlock" / "cache" / "prefect")
+PREFECT_HOME = Path(__file__).parents[1] / ".airlock" / "cache" / "prefect"
+PREFECT_HOME.mkdir(parents=True, exist_ok=True)
+os.environ["PREFECT_HOME"] = str(PREFECT_HOME)
 
 from flows.runtime import Runtime, prefect_runtime
 
