@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from airlock import binaries, server
@@ -22,7 +23,11 @@ PREFECT_HOME = Path(__file__).parents[1] / ".airlock" / "cache" / "prefect"
 PREFECT_HOME.mkdir(parents=True, exist_ok=True)
 os.environ["PREFECT_HOME"] = str(PREFECT_HOME)
 
-from flows.runtime import Runtime, prefect_runtime
+from flows.runtime import Runtime, prefect_runtime  # noqa: E402 – see above
+
+# How long an example takes says nothing on a machine that does other things as well.
+hypothesis.settings.register_profile("airlock", deadline=None)
+hypothesis.settings.load_profile("airlock")
 
 OWNER = "owner"
 OWNER_PASSWORD = "owner's pass"
