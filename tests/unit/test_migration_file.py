@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airlock import migration, syntax
@@ -126,7 +126,6 @@ PROSE = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.lists(PROSE, max_size=2), STATEMENT), min_size=1, max_size=5))
 def test_statements_with_prose_between_them_come_back_as_exactly_these(parts):
     lines: list[str] = []
@@ -136,7 +135,6 @@ def test_statements_with_prose_between_them_come_back_as_exactly_these(parts):
     assert [f"{each.text};" for each in syntax.parse(found.reverse)] == [sql for _, sql in parts]
 
 
-@settings(deadline=None)
 @given(
     st.text(max_size=80),
     st.text(alphabet="-/* ;\n\\abDROPTABLE$'\"", max_size=80),
