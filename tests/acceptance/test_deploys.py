@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 
@@ -11,6 +12,7 @@ from prefect.client.schemas.filters import ArtifactFilter
 from prefect.client.schemas.sorting import ArtifactSort
 
 from airlock.postgres import connect
+from flows.runtime import client
 
 ADD_COLUMN = ("ALTER TABLE deals ADD COLUMN score integer;", "ALTER TABLE deals DROP COLUMN score;")
 
@@ -26,6 +28,18 @@ async def newest_report():
             limit=1,
         )
     return found[0].data
+
+
+async def event_of(server, name):
+    """The newest event of that name; events reach the server some seconds late."""
+    async with client(server.api_url) as http:
+        for _ in range(100):
+            wanted = {"filter": {"event": {"name": [name]}}}
+            found = (await http.post("/events/filter", json=wanted)).raise_for_status().json()
+            if found["events"]:
+                return found["events"][0]
+            await asyncio.sleep(0.1)
+    return None
 
 
 async def assert_as_before(stage, before, *, release="v1"):
@@ -67,7 +81,9 @@ async def test_a_role_without_replication_deploys_over_a_logical_snapshot(
     assert "REPLICATION" in taken["provider_reason"]
 
 
-async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(stage, run_deploy):
+async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(
+    stage, run_deploy, prefect_server
+):
     from traffic import Traffic, lost
 
     stage.migration(11, "score", *ADD_COLUMN)
@@ -90,6 +106,9 @@ async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(stag
     assert report.startswith("# ROLLED BACK – prod is back on 009_alert_notifications")
     assert "- [x] Tested on dev database – restored snapshot" in report
     assert "- [ ] API endpoints work – " in report
+    event = await event_of(prefect_server, "airlock.deploy.rolled_back")
+    assert event["resource"]["prefect.resource.id"] == "airlock.target.prod"
+    assert event["payload"]["failed_step"] == "check_health"
 
 
 async def test_rollback_notes_that_do_not_restore_are_refused_at_the_rehearsal(stage, run_deploy):
