@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from datetime import UTC, datetime
 
 import pytest
 from prefect import get_client
@@ -30,11 +31,12 @@ async def newest_report():
     return found[0].data
 
 
-async def event_of(server, name):
-    """The newest event of that name; events reach the server some seconds late."""
+async def event_of(server, name, began_at):
+    """The first event of that name since; events reach the server some seconds late."""
     async with client(server.api_url) as http:
         for _ in range(100):
-            wanted = {"filter": {"event": {"name": [name]}}}
+            since = {"since": began_at.isoformat()}
+            wanted = {"filter": {"event": {"name": [name]}, "occurred": since}}
             found = (await http.post("/events/filter", json=wanted)).raise_for_status().json()
             if found["events"]:
                 return found["events"][0]
@@ -87,7 +89,7 @@ async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(
     from traffic import Traffic, lost
 
     stage.migration(11, "score", *ADD_COLUMN)
-    before = await stage.world()
+    before, began_at = await stage.world(), datetime.now(UTC)
     traffic = Traffic(stage.base_url, clients=4, requests_per_s=40)
     await traffic.start()
     state = await run_deploy(release="unhealthy")
@@ -106,7 +108,7 @@ async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(
     assert report.startswith("# ROLLED BACK – prod is back on 009_alert_notifications")
     assert "- [x] Tested on dev database – restored snapshot" in report
     assert "- [ ] API endpoints work – " in report
-    event = await event_of(prefect_server, "airlock.deploy.rolled_back")
+    event = await event_of(prefect_server, "airlock.deploy.rolled_back", began_at)
     assert event["resource"]["prefect.resource.id"] == "airlock.target.prod"
     assert event["payload"]["failed_step"] == "check_health"
 
