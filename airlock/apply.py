@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 Execute = Callable[[Conn, Statement], Awaitable[None]]
 Before = Callable[[Conn], Awaitable[None]]
-Record = Callable[[Conn, int], Awaitable[None]]
+Record = Callable[[int], str]
 
 # What a statement of the reverse SQL may answer when the forward SQL got only half-way:
 # undefined table, column, object, function, schema; duplicate ones of the same.
@@ -49,6 +49,9 @@ _HALFWAY = (
     "42P06",
 )
 
+# The ledger's row is ours to write, whatever role the file chose for itself.
+_OUR_ROLE = "RESET SESSION AUTHORIZATION; RESET ROLE"
+
 # What the driver's reset does, and the role, which RESET ALL leaves alone, in one message.
 _NEW_SESSION = (
     "SELECT pg_catalog.pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL; "
@@ -56,15 +59,11 @@ _NEW_SESSION = (
 )
 
 
-async def plainly(conn: Conn, statement: Statement) -> None:
-    """Execute one statement and measure nothing."""
-    await conn.execute(statement.text)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Runner:
     """How statements are run: on which connection, for which deploy, within which budget.
 
+    execute: runs each statement, where somebody measures them.
     begun: what this deploy did before, by version, where the caller read it for a whole plan; each
         migration's row is read by itself otherwise.
     """
@@ -73,8 +72,9 @@ class Runner:
     conn: Conn
     lease: Lease
     budget: Budget
-    execute: Execute = plainly
+    execute: Execute | None = None
     begun: Mapping[int, AppliedMigration] | None = None
+    _limits: str | None = field(default=None, init=False)
 
     async def forward(self, step: Migration, *, position: int) -> None:
         """Apply one migration, or what the ledger says is left of it.
@@ -87,10 +87,10 @@ class Runner:
         begun = row is not None and row.state == "started"
         skip = row.segments_done if row is not None and row.state != "rolled_back" else 0
 
-        async def record(conn: Conn, done: int) -> None:
+        def record(done: int) -> str:
             total = len(segments)
-            await ledger.record_forward(
-                conn, self.lease, step, position=position, done=done, total=total
+            return ledger.forward_record(
+                self.lease, step, position=position, done=done, total=total
             )
 
         await self._run(step.file, segments, record, skip=skip, begun=begun)
@@ -104,13 +104,8 @@ class Runner:
         """
         segments = migration.script(row.reverse)
 
-        async def record(conn: Conn, done: int) -> None:
-            total = len(segments)
-            await ledger.record_reverse(conn, self.lease, row.version, done=done, total=total)
-            if done == total:
-                await ledger.event(
-                    conn, self.lease, "migration", "done", f"{row.label} rolled back"
-                )
+        def record(done: int) -> str:
+            return ledger.reverse_record(self.lease, row, done=done, total=len(segments))
 
         halfway = row.state == "started"
         await self._run(
@@ -170,27 +165,26 @@ class Runner:
         tolerant: bool,
     ) -> None:
         async def attempt() -> None:
-            async with self._begun(end):
-                await ledger.check_fence(self.conn, self.lease)
+            async with self._holding():
                 if before is not None:
                     await before(self.conn)
-                for statement in segment.statements:
+                *first, last = segment.statements
+                for statement in first:
                     await self._execute(source, statement, tolerant=tolerant)
-                if any(statement.kind == "VariableSetStmt" for statement in segment.statements):
-                    # The ledger's row is ours to write, whatever role the file chose for itself.
-                    await self.conn.execute("RESET SESSION AUTHORIZATION; RESET ROLE")
-                await record(self.conn, number)
+                close = f"{_OUR_ROLE}; {record(number)}; {end}"
+                await self._execute(source, last, tolerant=tolerant, close=close)
 
         await self._patiently(source, attempt)
 
     @asynccontextmanager
-    async def _begun(self, end: str) -> AsyncGenerator[None]:
-        """A transaction within the budget. Its beginning and its end are one message each.
+    async def _holding(self) -> AsyncGenerator[None]:
+        """A transaction within the budget that holds the fence. The block's last message ends it.
 
-        Five hundred small migrations wait for messages more than for anything else.
+        Few messages: many small migrations wait for those more than for anything else.
         """
         try:
-            await self.conn.execute(f"BEGIN; {self._limits()}")
+            limits = await self._transaction_limits()
+            await ledger.check_fence(self.conn, self.lease, begin=f"BEGIN; {limits}")
             yield
         except BaseException:
             if not self.conn.is_closed():
@@ -198,32 +192,50 @@ class Runner:
                 with contextlib.suppress(*postgres.DRIVER_ERRORS):
                     await self.conn.execute("ROLLBACK")
             raise
-        await self.conn.execute(end)
 
-    def _limits(self) -> str:
-        lock_ms, statement_ms = self.budget.lock_timeout_ms, self.budget.statement_timeout_s * 1000
-        sql = for_version(
-            postgres.query("transaction_limits"), self.conn.get_server_version().major
-        )
-        # Numbers, and no parameters: those would be a message of their own.
-        return sql.format(
-            lock_ms=lock_ms, statement_ms=round(statement_ms), deadlock_ms=max(lock_ms // 5, 10)
-        )
+    async def _transaction_limits(self) -> str:
+        if self._limits is None:
+            lock_ms = self.budget.lock_timeout_ms
+            self._limits = postgres.query("transaction_limits").format(
+                lock_ms=lock_ms, statement_ms=round(self.budget.statement_timeout_s * 1000)
+            )
+            # An autovacuum worker gives way after deadlock_timeout: a lock_timeout below it never
+            # gets past one.
+            major = self.conn.get_server_version().major
+            if await self.conn.fetchval(
+                for_version(postgres.query("may_set_deadlock_timeout"), major)
+            ):
+                self._limits += f"SET LOCAL deadlock_timeout = {max(lock_ms // 5, 10)};"
+        return self._limits
 
-    async def _execute(self, source: str, statement: Statement, *, tolerant: bool) -> None:
+    async def _execute(
+        self, source: str, statement: Statement, *, tolerant: bool = False, close: str = ""
+    ) -> None:
+        """Run one statement, and what closes its transaction after it.
+
+        Where nothing stands in between, both go in one message: locks are not held for another
+        journey to the server.
+        """
+        together = close if self.execute is None and not tolerant else ""
         try:
             if tolerant:
                 await self.conn.execute("SAVEPOINT airlock_statement")
-            await self.execute(self.conn, statement)
+            if self.execute is None:
+                await self.conn.execute(f"{statement.text}\n;{together}")
+            else:
+                await self.execute(self.conn, statement)
         except asyncpg.PostgresError as error:
             if tolerant and postgres.sqlstate(error) in _HALFWAY:
                 await self.conn.execute("ROLLBACK TO SAVEPOINT airlock_statement")
                 log.info("%s: %s is not needed: %s", source, statement.summary, error)
-                return
-            if postgres.is_transient(error):
+            # A COMMIT that fails has ended its transaction: a deferred constraint.
+            elif postgres.is_transient(error) or (together and not self.conn.is_in_transaction()):
                 raise
-            where = f"{source}, line {statement.line}: {statement.summary}"
-            raise Broken(f"{where} failed: {postgres.wording(error)}") from error
+            else:
+                where = f"{source}, line {statement.line}: {statement.summary}"
+                raise Broken(f"{where} failed: {postgres.wording(error)}") from error
+        if close and not together:
+            await self.conn.execute(close)
 
     async def _patiently(self, source: str, attempt: Callable[[], Awaitable[None]]) -> None:
         """Try until the locks are had; between tries the queue behind us drains."""
@@ -256,12 +268,12 @@ class Runner:
     ) -> None:
         async with self.conn.transaction():
             await ledger.check_fence(self.conn, self.lease)
-            await record(self.conn, number - 1)
+            await self.conn.execute(record(number - 1))
         if not (begun and await _already_done(self.conn, statement)):
             await self._patiently(source, lambda: self._execute_alone(source, statement))
         async with self.conn.transaction():
             await ledger.check_fence(self.conn, self.lease)
-            await record(self.conn, number)
+            await self.conn.execute(record(number))
 
     async def _execute_alone(self, source: str, statement: Statement) -> None:
         # Waiting concurrently blocks nobody, so it is bounded by the build's time alone.
@@ -272,7 +284,7 @@ class Runner:
         )
         await _drop_invalid(self.conn, statement)
         try:
-            await self._execute(source, statement, tolerant=False)
+            await self._execute(source, statement)
         except BaseException:
             if not self.conn.is_closed():
                 with contextlib.suppress(*postgres.DRIVER_ERRORS):

@@ -289,20 +289,25 @@ async def take_over(conn: Conn, deploy: Deploy) -> Lease:
     return Lease(target=deploy.target, deploy=deploy.id, fence=fence)
 
 
-async def check_fence(conn: Conn, lease: Lease) -> None:
+async def check_fence(conn: Conn, lease: Lease, *, begin: str = "") -> None:
     """Lock the deploy row and make sure that it is still ours.
 
     In a migration's transaction this holds until COMMIT: a runner that took over waits for us
     or we fail here, never both at once. NO KEY UPDATE leaves foreign keys to the row free.
+    begin: statements that go in front, in the same message.
     """
-    fence = await conn.fetchval(
-        "SELECT fence FROM airlock.deploy WHERE id = $1 FOR NO KEY UPDATE", lease.deploy
+    # The tag of the last statement counts its rows.
+    tag = await conn.execute(
+        f"{begin} SELECT FROM airlock.deploy"
+        f" WHERE id = {lease.deploy:d} AND fence = {lease.fence:d} FOR NO KEY UPDATE"
     )
-    if fence != lease.fence:
-        raise LeaseLost(
-            f"Deploy {lease.deploy} was taken over: fence {lease.fence} became {fence}. "
-            f"This runner stops. See: airlock status {lease.target}"
-        )
+    if tag == "SELECT 1":
+        return
+    fence = await conn.fetchval("SELECT fence FROM airlock.deploy WHERE id = $1", lease.deploy)
+    raise LeaseLost(
+        f"Deploy {lease.deploy} was taken over: fence {lease.fence} became {fence}. "
+        f"This runner stops. See: airlock status {lease.target}"
+    )
 
 
 async def advance(conn: Conn, lease: Lease, state: State, **columns: str | None) -> None:
@@ -374,14 +379,16 @@ def _migrations(rows: list[asyncpg.Record]) -> tuple[AppliedMigration, ...]:
     return tuple(AppliedMigration(**dict(row)) for row in rows)
 
 
-async def record_forward(
-    conn: Conn, lease: Lease, migration: Migration, *, position: int, done: int, total: int
-) -> None:
-    """Write that ``done`` of ``total`` segments of a migration are in the database.
+def forward_record(
+    lease: Lease, migration: Migration, *, position: int, done: int, total: int
+) -> str:
+    """SQL that writes that ``done`` of ``total`` segments of a migration are in the database.
 
-    The last one goes into the journal as well.
+    After the last one it writes a line of the journal as well. A statement of its own, with its
+    values in it, so that COMMIT can go in the same message.
     """
-    await conn.execute(
+    state = "applied" if done == total else "started"
+    row = postgres.with_values(
         postgres.query("migration_forward"),
         lease.deploy,
         migration.version,
@@ -389,18 +396,29 @@ async def record_forward(
         migration.checksum,
         migration.forward,
         migration.reverse,
-        "applied" if done == total else "started",
+        state,
         position,
         done,
-        lease.fence,
-        f"{migration.label} applied",
     )
+    return f"{row}; {_journaled(lease, f'{migration.label} applied')}" if done == total else row
 
 
-async def record_reverse(conn: Conn, lease: Lease, version: int, *, done: int, total: int) -> None:
-    """Write that ``done`` of ``total`` segments of a migration's reverse SQL were run."""
-    await conn.execute(
-        postgres.query("migration_reverse"), lease.deploy, version, done, done == total
+def reverse_record(lease: Lease, row: AppliedMigration, *, done: int, total: int) -> str:
+    """SQL that writes that ``done`` of ``total`` segments of the reverse SQL were run."""
+    sql = postgres.with_values(
+        postgres.query("migration_reverse"), lease.deploy, row.version, done, done == total
+    )
+    return f"{sql}; {_journaled(lease, f'{row.label} rolled back')}" if done == total else sql
+
+
+def _journaled(lease: Lease, detail: str) -> str:
+    # For a transaction that holds the fence.
+    return postgres.with_values(
+        "INSERT INTO airlock.event (deploy, fence, step, phase, detail)"
+        " VALUES ($1, $2, 'migration', 'done', $3)",
+        lease.deploy,
+        lease.fence,
+        detail,
     )
 
 

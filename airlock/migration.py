@@ -119,7 +119,7 @@ def parse(source: MigrationFile) -> Migration:
     """The parts of a migration file. Raises Refused naming file, line and remedy."""
     lines = source.text.split("\n")
     marker = next((n for n, line in enumerate(lines) if _MARKER.fullmatch(line.strip())), None)
-    forward = "\n".join(lines[:marker])
+    forward = "\n".join(lines[:marker]).rstrip() + "\n"
     _check_forward(source.file, forward)
     if marker is None:
         raise Refused(
@@ -140,7 +140,7 @@ def parse(source: MigrationFile) -> Migration:
         author=header.get("Author", ""),
         date=header.get("Date", ""),
         checksum=source.checksum,
-        forward=forward.rstrip() + "\n",
+        forward=forward,
         reverse=_reverse(source.file, lines[marker + 1 :], first_line=marker + 2),
     )
 

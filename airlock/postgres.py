@@ -48,6 +48,19 @@ def quote_literal(text: str) -> str:
     return f" E'{escaped.replace(chr(92), chr(92) * 2)}'" if "\\" in text else f"'{escaped}'"
 
 
+_PARAMETER = re.compile(r"\$([0-9]+)")
+
+
+def with_values(sql: str, *values: str | int) -> str:
+    """The statement with its parameters ``$1`` … written in, to be sent together with others."""
+
+    def literal(match: re.Match[str]) -> str:
+        value = values[int(match[1]) - 1]
+        return quote_literal(value) if isinstance(value, str) else str(value)
+
+    return _PARAMETER.sub(literal, sql)
+
+
 @cache
 def query(name: str) -> str:
     """The SQL of ``airlock/sql/<name>.sql``."""

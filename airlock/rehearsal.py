@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from airlock import contents, ledger, postgres, snapshot
-from airlock.apply import Execute, Runner, plainly
+from airlock.apply import Execute, Runner
 from airlock.catalogue import Catalogue, diff, problems
 from airlock.contents import Contents, Table
 from airlock.effects import Effect, StatementEffects
@@ -208,7 +208,7 @@ class _Stage:
         )
         return step, after
 
-    def _runner(self, conn: Conn, execute: Execute = plainly) -> Runner:
+    def _runner(self, conn: Conn, execute: Execute | None = None) -> Runner:
         return Runner(
             url=self.clone.url,
             conn=conn,

@@ -11,7 +11,7 @@ import ctypes
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -79,6 +79,8 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+# A file is read when it is planned and when it is applied, often by one process.
+@lru_cache(maxsize=2048)
 def parse(sql: str, *, first_line: int = 1) -> tuple[Statement, ...]:
     """The statements of a text, in order; comments belong to none.
 

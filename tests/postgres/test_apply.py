@@ -103,12 +103,12 @@ async def test_a_failure_shows_the_servers_detail(project: Project, conn):
 async def test_a_row_that_cannot_be_written_undoes_its_migration(
     project: Project, conn, monkeypatch
 ):
-    async def fails(*_: object, **__: object) -> None:
-        await conn.execute("SELECT 1 / 0")
+    def fails(*_: object, **__: object) -> str:
+        return "SELECT 1 / 0"
 
     project.write(1, *A)
     lease = await project.begin()
-    monkeypatch.setattr(ledger, "record_forward", fails)
+    monkeypatch.setattr(ledger, "forward_record", fails)
     with pytest.raises(Broken):
         await runner(project, conn, lease).forward(project.migrations()[0], position=1)
     assert await names(project) == set()
@@ -291,7 +291,7 @@ async def test_a_concurrent_index_is_announced_before_and_recorded_after(project
 
     async def watching(conn, statement) -> None:
         seen.append(await states(project, lease))
-        await apply.plainly(conn, statement)
+        await conn.execute(statement.text)
 
     work = runner(project, conn, lease, execute=watching)
     await work.forward(project.migrations()[0], position=1)
@@ -305,7 +305,7 @@ async def interrupted(project: Project, conn, crash: str):
     lease = await project.begin()
     step = project.migrations()[0]
     await conn.execute("CREATE TABLE t (id int)")
-    await ledger.record_forward(conn, lease, step, position=1, done=1, total=3)
+    await conn.execute(ledger.forward_record(lease, step, position=1, done=1, total=3))
     await leave(project, conn, crash)
     return lease, step
 
@@ -404,7 +404,7 @@ async def test_dropping_concurrently_what_is_gone_passes_when_it_is_run_again(
     project.write(1, "DROP INDEX CONCURRENTLY i;", reverse)
     lease = await project.begin()
     step = project.migrations()[0]
-    await ledger.record_forward(conn, lease, step, position=1, done=0, total=1)
+    await conn.execute(ledger.forward_record(lease, step, position=1, done=0, total=1))
     await conn.execute("DROP INDEX i")
     await runner(project, conn, lease).forward(step, position=1)
     assert await states(project, lease) == [(1, "applied", 1)]
@@ -416,7 +416,8 @@ async def test_a_half_done_reverse_is_finished_from_where_it_stopped(project: Pr
     work = runner(project, conn, lease)
     await work.forward(project.migrations()[0], position=1)
     await conn.execute("DROP TABLE u; DROP INDEX i")
-    await ledger.record_reverse(conn, lease, 1, done=1, total=3)
+    (row,) = await project.rows(lease)
+    await conn.execute(ledger.reverse_record(lease, row, done=1, total=3))
     (row,) = await project.rows(lease)
     await work.reverse(row)
     assert await states(project, lease) == [(1, "rolled_back", 3)]

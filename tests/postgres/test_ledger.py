@@ -140,7 +140,8 @@ async def test_a_runner_that_is_taken_over_in_a_step_leaves_no_result_of_it(proj
 async def test_without_the_fence_check_it_would_commit_its_migration(
     project: Project, conn, monkeypatch
 ):
-    async def unchecked(*_: object) -> None: ...
+    async def unchecked(conn, _: object, *, begin: str) -> None:
+        await conn.execute(begin)
 
     project.write(1, *ADD)
     lost = await project.begin()
