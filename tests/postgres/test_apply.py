@@ -100,6 +100,31 @@ async def test_a_failure_shows_the_servers_detail(project: Project, conn):
         await runner(project, conn, lease).forward(project.migrations()[0], position=1)
 
 
+DEFERRED = """CREATE TABLE a (id int UNIQUE, of int REFERENCES a (id) INITIALLY DEFERRED);
+INSERT INTO a VALUES (1, 2);
+COMMENT ON TABLE a IS 'the last statement';"""
+
+
+async def test_a_commit_that_fails_is_not_laid_at_the_last_statements_door(project: Project, conn):
+    project.write(1, DEFERRED, A[1])
+    lease = await project.begin()
+    with pytest.raises(Broken) as caught:
+        await runner(project, conn, lease).forward(project.migrations()[0], position=1)
+    assert str(caught.value).startswith('001_step.sql: insert or update on table "a" violates')
+    assert await states(project, lease) == []
+    assert await names(project) == set()
+
+
+async def test_a_migrations_text_reaches_the_ledger_whatever_is_in_it(project: Project, conn):
+    forward = "SET standard_conforming_strings = off;\nCOMMENT ON SCHEMA public IS '\\\\''$1';"
+    project.write(1, forward, "DROP TABLE a; -- $2 \\ 'quoted' %s {0}")
+    lease = await project.begin()
+    step = project.migrations()[0]
+    await runner(project, conn, lease).forward(step, position=1)
+    (row,) = await project.rows(lease)
+    assert (row.forward, row.reverse) == (step.forward, step.reverse)
+
+
 async def test_a_row_that_cannot_be_written_undoes_its_migration(
     project: Project, conn, monkeypatch
 ):
