@@ -16,6 +16,7 @@ import psutil
 from airlock.postgres import connect
 from airlock.server import Server
 from bench import stage
+from bench.one_snapshot import NEWEST_DEAL
 from bench.rounds import (
     Contestant,
     Row,
@@ -67,7 +68,7 @@ class Contest:
             await stage.create_database(on, NAME)
             await program([*restore, str(goal)])
             async with connect(on.url(NAME, stage.OWNER)) as conn:
-                assert await conn.fetchval("SELECT count(*) FROM deals")
+                assert await conn.fetchval(NEWEST_DEAL)
             seconds = time.monotonic() - began
             await stage.drop_database(on, NAME)
             shutil.rmtree(goal)
@@ -108,7 +109,7 @@ async def _measured(contest: Contest) -> list[Row]:
         "pg_dump -Z1 and pg_restore": contest.plain(contest.dev, "-Z1"),
         "pg_dump -Z1 and pg_restore without fsync": contest.plain(contest.scratch, "-Z1"),
     }
-    got = await interleaved(contestants, rounds=setting.times(2), say=setting.say)
+    got = await interleaved(contestants, rounds=setting.times(3), say=setting.say)
     ours, plain, z1, z1_scratch = got.values()
     size = contest.seen[-1]["bytes"] / 10**9
     taken = median([each["taken_s"] for each in contest.seen])

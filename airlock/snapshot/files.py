@@ -107,8 +107,12 @@ def seal(root: Path, workers: int, stop: threading.Event) -> tuple[FileEntry, ..
         finally:
             os.close(number)
 
-    entries = each(one, names, workers)
-    each(sync, [*(root / name for name in names), *folders], _SYNC_WORKERS)
+    # The disk works while the processors do.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="airlock") as beside:
+        paths = [*(root / name for name in names), *folders]
+        synced = beside.submit(each, sync, paths, _SYNC_WORKERS)
+        entries = each(one, names, workers)
+        synced.result()
     entries += [FileEntry(path=name, size_bytes=0, sha256="") for name in empty]
     return tuple(sorted(entries, key=lambda entry: entry.path))
 
