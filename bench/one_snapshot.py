@@ -15,9 +15,8 @@ from pathlib import Path
 from airlock import settings, snapshot
 from airlock.postgres import connect
 
-
 # An answer that takes an index and a row, and no reading of the whole table: that is not measured.
-NEWEST_DEAL = "SELECT id FROM deals ORDER BY id DESC LIMIT 1"
+ONE_DEAL = "SELECT created_at FROM deals ORDER BY id LIMIT 1"
 
 
 async def main() -> None:
@@ -29,13 +28,12 @@ async def main() -> None:
         snapshot.restore(taken, target, name="bench") as clone,
         connect(clone.url) as conn,
     ):
-        newest = await conn.fetchval(NEWEST_DEAL)
+        assert await conn.fetchval(ONE_DEAL)
         seconds = time.monotonic() - began
     found = {
         "seconds": seconds,
         "taken_s": taken_s,
         "bytes": taken.size_bytes,
-        "newest_deal": newest,
         "peak_bytes": peak_bytes(),
     }
     print(json.dumps(found))

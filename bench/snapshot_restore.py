@@ -16,7 +16,7 @@ import psutil
 from airlock.postgres import connect
 from airlock.server import Server
 from bench import stage
-from bench.one_snapshot import NEWEST_DEAL
+from bench.one_snapshot import ONE_DEAL
 from bench.rounds import (
     Contestant,
     Row,
@@ -68,7 +68,7 @@ class Contest:
             await stage.create_database(on, NAME)
             await program([*restore, str(goal)])
             async with connect(on.url(NAME, stage.OWNER)) as conn:
-                assert await conn.fetchval(NEWEST_DEAL)
+                assert await conn.fetchval(ONE_DEAL)
             seconds = time.monotonic() - began
             await stage.drop_database(on, NAME)
             shutil.rmtree(goal)
