@@ -156,20 +156,26 @@ async def apply_plan(lease: Lease) -> Applied:
         todo = row.planned
         rehearsed = _rehearsed(row, todo)
         await _check_schema(conn, lease, rehearsed)
-        await ledger.advance(conn, lease, "applying")
-        async with postgres.connect(target.database_url, purpose="apply") as production:
-            rows = await ledger.migrations_of(production, lease.deploy)
-            runner = Runner(
-                url=target.database_url,
-                conn=production,
-                lease=lease,
-                budget=target.budget,
-                begun={row.version: row for row in rows},
-            )
-            for position, each in enumerate(todo.migrations, 1):
-                await runner.forward(each, position=position)
-        await ledger.advance(conn, lease, "applied")
+        await run_plan(conn, lease, todo)
     return Applied(migrations=tuple(each.label for each in todo.migrations))
+
+
+async def run_plan(conn: Conn, lease: Lease, todo: Plan) -> None:
+    """Every migration of the plan, on a connection of its own. The apply without its checks."""
+    target = settings.target(lease.target)
+    await ledger.advance(conn, lease, "applying")
+    async with postgres.connect(target.database_url, purpose="apply") as production:
+        rows = await ledger.migrations_of(production, lease.deploy)
+        runner = Runner(
+            url=target.database_url,
+            conn=production,
+            lease=lease,
+            budget=target.budget,
+            begun={row.version: row for row in rows},
+        )
+        for position, each in enumerate(todo.migrations, 1):
+            await runner.forward(each, position=position)
+    await ledger.advance(conn, lease, "applied")
 
 
 def _rehearsed(row: Deploy, todo: Plan) -> Rehearsal:

@@ -15,8 +15,7 @@ import asyncio
 import time
 
 from airlock import deploy as steps
-from airlock import ledger, postgres, settings
-from airlock.apply import Runner
+from airlock import ledger, settings
 from airlock.request import DeployRequest
 
 
@@ -27,20 +26,7 @@ async def main() -> None:
     target = settings.target(lease.target)
     began = time.monotonic()
     async with ledger.journal(target, lease, "apply_plan") as conn:
-        todo = (await ledger.deploy(conn, lease.deploy)).planned
-        await ledger.advance(conn, lease, "applying")
-        async with postgres.connect(target.database_url, purpose="apply") as production:
-            rows = await ledger.migrations_of(production, lease.deploy)
-            runner = Runner(
-                url=target.database_url,
-                conn=production,
-                lease=lease,
-                budget=target.budget,
-                begun={row.version: row for row in rows},
-            )
-            for position, each in enumerate(todo.migrations, 1):
-                await runner.forward(each, position=position)
-        await ledger.advance(conn, lease, "applied")
+        await steps.run_plan(conn, lease, (await ledger.deploy(conn, lease.deploy)).planned)
     print(time.monotonic() - began)
 
 
