@@ -52,11 +52,9 @@ _HALFWAY = (
 # The ledger's row is ours to write, whatever role the file chose for itself.
 _OUR_ROLE = "RESET SESSION AUTHORIZATION; RESET ROLE"
 
-# What the driver's reset does, and the role, which RESET ALL leaves alone, in one message.
-_NEW_SESSION = (
-    "SELECT pg_catalog.pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL; "
-    "SET SESSION AUTHORIZATION DEFAULT"
-)
+# What the driver's reset does, in one message. The role, which RESET ALL leaves alone, is ours
+# again since the ledger's row.
+_NEW_SESSION = "SELECT pg_catalog.pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL"
 
 
 @dataclass(slots=True, kw_only=True)

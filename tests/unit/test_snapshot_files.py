@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -50,6 +51,24 @@ def signed(folder: Path, entries: tuple[FileEntry, ...]) -> Snapshot:
         "migration_head": "009",
     }
     return Snapshot.from_json({**fields, "sha256": manifest.digest(fields, entries)})
+
+
+EVERYTHING = ["data/base/1", "data/base/2", "restore.json", "data/base", "data/empty", "data", "."]
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_a_disk_that_cannot_keep_a_file_or_a_folder_fails_the_seal(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = (folder / name).stat().st_ino
+
+    def fsync(number: int) -> None:
+        if os.fstat(number).st_ino == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Input/output error"):
+        files.seal(folder, 2, NEVER)
 
 
 def damage_truncate(root: Path) -> str:
