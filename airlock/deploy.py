@@ -9,7 +9,6 @@ import logging
 from dataclasses import dataclass
 
 from airlock import (
-    alert,
     health,
     ledger,
     postgres,
@@ -442,24 +441,6 @@ async def _catalogue(conn: Conn, fingerprint: str | None) -> Catalogue | None:
     return await ledger.load_catalogue(conn, fingerprint) if fingerprint else None
 
 
-async def deliver_alerts(target_name: str) -> tuple[alert.Alert, ...]:
-    """Send what the outbox holds; what was delivered.
-
-    An address that does not answer is tried again at the next call; it fails nothing.
-    """
-    target = settings.target(target_name)
-    sent: list[alert.Alert] = []
-    async with ledger.connection(target) as conn:
-        for queued in await ledger.undelivered(conn):
-            error = await alert.deliver(target, queued.body)
-            await ledger.record_delivery(conn, queued, error)
-            if error is None:
-                sent.append(record.load(alert.Alert, queued.body))
-            else:
-                log.warning("Alert %s is not delivered yet: %s", queued.dedup_key, error)
-    return tuple(sent)
-
-
 async def _enqueue(conn: Conn, lease: Lease) -> None:
     row = await ledger.deploy(conn, lease.deploy)
     kept = await conn.fetchval(
@@ -467,7 +448,7 @@ async def _enqueue(conn: Conn, lease: Lease) -> None:
     )
     body = record.dump(report.compose_alert(row, kept_rows=kept))
     key = f"{row.target}-{row.id}-{row.state}-{lease.fence}"
-    await ledger.enqueue_alert(conn, lease, key, body)
+    await ledger.enqueue_alert(conn, lease.deploy, key, body)
 
 
 async def _request(conn: Conn, lease: Lease) -> DeployRequest:

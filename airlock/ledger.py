@@ -29,7 +29,7 @@ from airlock.postgres import Conn, quote_ident
 from airlock.request import DeployRequest
 from airlock.settings import Target
 
-VERSION = 1
+VERSION = 2
 # Two keys of one advisory lock: "airl" in ASCII, and the one door of this database.
 LOCK = (0x6169726C, 1)
 HEARTBEAT_S = 5.0
@@ -50,6 +50,7 @@ State = Literal[
     "rolled_back",
     "stranded",
 ]
+Kind = Literal["deploy", "refresh"]
 FINISHED: tuple[State, ...] = ("succeeded", "failed", "rolled_back")
 UNTOUCHED: tuple[State, ...] = ("planned", "snapshotted", "rehearsed", "approved")
 
@@ -91,6 +92,11 @@ class Deploy:
     finished_at: datetime | None
     failed_step: str | None
     failure: str | None
+    kind: Kind = "deploy"
+    flow_run: str | None = None
+    run_url: str | None = None
+    approval: str | None = None
+    refresh: str | None = None
 
     @property
     def planned(self) -> Plan:
@@ -164,19 +170,27 @@ async def exists(conn: Conn) -> bool:
     return bool(await conn.fetchval("SELECT pg_catalog.to_regclass('airlock.deploy') IS NOT NULL"))
 
 
+async def version(conn: Conn) -> int:
+    """The version of the ledger's tables; 0 where there are none."""
+    if not await exists(conn):
+        return 0
+    return int(await conn.fetchval("SELECT max(version) FROM airlock.ledger"))
+
+
 async def ensure(conn: Conn) -> None:
     """Create or upgrade the ledger's tables; nothing when they are current."""
-    if await exists(conn):
-        found = await conn.fetchval("SELECT max(version) FROM airlock.ledger")
-        if found > VERSION:
-            raise Refused(
-                f"The ledger is of version {found}; this Airlock writes version {VERSION}. "
-                "Use the Airlock that upgraded it, or a newer one."
-            )
+    found = await version(conn)
+    if found == VERSION:
         return
+    if found > VERSION:
+        raise Refused(
+            f"The ledger is of version {found}; this Airlock writes version {VERSION}. "
+            "Use the Airlock that upgraded it, or a newer one."
+        )
     try:
         async with conn.transaction():
-            await conn.execute(postgres.query("ledger_1"))
+            for number in range(found + 1, VERSION + 1):
+                await conn.execute(postgres.query(f"ledger_{number}"))
     except asyncpg.InsufficientPrivilegeError as error:
         name = await conn.fetchrow("SELECT current_database() AS db, current_user AS role")
         database, role = (name["db"], name["role"]) if name else ("?", "?")
@@ -184,7 +198,11 @@ async def ensure(conn: Conn) -> None:
             f"The ledger cannot be created: {error}. As the database's owner run: "
             f"GRANT CREATE ON DATABASE {quote_ident(database)} TO {quote_ident(role)};"
         ) from error
-    except (asyncpg.DuplicateSchemaError, asyncpg.UniqueViolationError):
+    except (
+        asyncpg.DuplicateSchemaError,
+        asyncpg.DuplicateColumnError,
+        asyncpg.UniqueViolationError,
+    ):
         # Another runner created it in this very moment.
         await conn.execute("SELECT 1 FROM airlock.deploy LIMIT 0")
 
@@ -350,7 +368,8 @@ async def recent(conn: Conn, *, limit: int = 1) -> tuple[Deploy, ...]:
 
 
 def _deploy(row: asyncpg.Record) -> Deploy:
-    values: dict[str, Any] = {name: row[name] for name in Deploy.__slots__}
+    # A ledger that no deploy has upgraded yet lacks the newer columns.
+    values: dict[str, Any] = {name: row[name] for name in Deploy.__slots__ if name in row}
     return Deploy(**values)
 
 
@@ -539,21 +558,20 @@ async def last_seen(conn: Conn) -> LastSeen | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedAlert:
-    """An alert that waits for delivery."""
+    """An alert that waits for one of its channels at least."""
 
     id: int
-    deploy: int
+    deploy: int | None  # None: about drift, which no deploy made
     dedup_key: str
     body: str
-    attempts: int
 
 
-async def enqueue_alert(conn: Conn, lease: Lease, dedup_key: str, body: str) -> None:
+async def enqueue_alert(conn: Conn, deploy: int | None, dedup_key: str, body: str) -> None:
     """Put an alert into the outbox, once per key."""
     await conn.execute(
         "INSERT INTO airlock.alert (deploy, dedup_key, body) VALUES ($1, $2, $3)"
         " ON CONFLICT (dedup_key) DO NOTHING",
-        lease.deploy,
+        deploy,
         dedup_key,
         body,
     )
@@ -561,17 +579,28 @@ async def enqueue_alert(conn: Conn, lease: Lease, dedup_key: str, body: str) -> 
 
 async def undelivered(conn: Conn) -> tuple[QueuedAlert, ...]:
     rows = await conn.fetch(
-        "SELECT id, deploy, dedup_key, body, attempts FROM airlock.alert"
+        "SELECT id, deploy, dedup_key, body FROM airlock.alert"
         " WHERE delivered_at IS NULL ORDER BY id"
     )
     return tuple(QueuedAlert(**dict(row)) for row in rows)
 
 
-async def record_delivery(conn: Conn, alert: QueuedAlert, error: str | None) -> None:
-    """Count the attempt; without an error the alert is delivered."""
-    await conn.execute(
-        "UPDATE airlock.alert SET attempts = attempts + 1, last_error = $2,"
-        " delivered_at = CASE WHEN $2::text IS NULL THEN clock_timestamp() END WHERE id = $1",
+async def took(conn: Conn, alert: QueuedAlert) -> frozenset[str]:
+    """The channels that have taken an alert already."""
+    rows = await conn.fetch(
+        "SELECT channel FROM airlock.delivery WHERE alert = $1 AND delivered_at IS NOT NULL",
         alert.id,
-        error,
+    )
+    return frozenset(row["channel"] for row in rows)
+
+
+async def record_delivery(conn: Conn, alert: QueuedAlert, channel: str, error: str | None) -> None:
+    """Count one attempt on one channel; without an error the channel has taken the alert."""
+    await conn.execute(postgres.query("delivery"), alert.id, channel, error)
+
+
+async def close_alert(conn: Conn, alert: QueuedAlert) -> None:
+    """Every channel has it."""
+    await conn.execute(
+        "UPDATE airlock.alert SET delivered_at = clock_timestamp() WHERE id = $1", alert.id
     )

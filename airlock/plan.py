@@ -12,7 +12,7 @@ from airlock import migration
 from airlock.errors import Refused
 from airlock.migration import Migration, MigrationFile
 
-MigrationState = Literal["started", "applied", "rolled_back", "adopted"]
+MigrationState = Literal["started", "applied", "rolled_back", "adopted", "replaced"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

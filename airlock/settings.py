@@ -22,6 +22,8 @@ CONFIG_NAME = "airlock.toml"
 _TARGET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 Positive = Annotated[float, Field(gt=0)]
+# A rule's name, or a table with its name and arguments; airlock.masking reads it.
+MaskRule = str | dict[str, str | int | float]
 
 
 class _Section(BaseModel):
@@ -102,10 +104,63 @@ class HealthSettings(_Section):
     max_log_errors: Annotated[int, Field(ge=0)] = 0
 
 
+class EmailSettings(_Section):
+    """A mail server, and whom to write to."""
+
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)] = 587
+    sender: str
+    to: Annotated[tuple[str, ...], Field(min_length=1)]
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    user: str | None = None
+    password_env: str | None = None
+
+
+class GithubSettings(_Section):
+    """The repository whose deployment statuses are set."""
+
+    repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    token_env: str
+    api_url: str = "https://api.github.com"
+    environment: str | None = None
+
+
 class AlertSettings(_Section):
-    """Where alerts go. Each is the name of the environment variable that holds the address."""
+    """Where alerts go. What is secret is the name of an environment variable."""
 
     slack_url_env: str | None = None
+    pagerduty_key_env: str | None = None
+    pagerduty_url: str = "https://events.pagerduty.com/v2/enqueue"
+    webhook_url_env: str | None = None
+    email: EmailSettings | None = None
+    github: GithubSettings | None = None
+
+
+class ApprovalSettings(_Section):
+    """Whether a person reads the rehearsal before production is touched."""
+
+    policy: Literal["none", "lossy-or-blocking", "always"] = "none"
+    timeout_s: Positive = 86_400
+
+
+class RefreshSettings(_Section):
+    """How a target is replaced by a masked copy of another one."""
+
+    source: str
+    admin_url_env: str | None = None
+    max_age_h: Positive = 24
+    keep: Annotated[int, Field(ge=0)] = 1
+    jobs: Annotated[int, Field(ge=1, le=64)] = 2
+    key_env: str
+    neutralise: tuple[str, ...] = ()
+    sentinels: tuple[str, ...] = ()
+
+
+class MetricsSettings(_Section):
+    """Where Prometheus finds what was measured: a file to read, or a gateway to push to."""
+
+    file: Path | None = None
+    push_url_env: str | None = None
 
 
 class Target(_Section):
@@ -124,6 +179,12 @@ class Target(_Section):
     service: ServiceSettings | None = None
     health: HealthSettings = HealthSettings()
     alerts: AlertSettings = AlertSettings()
+    approval: ApprovalSettings = ApprovalSettings()
+    require_reason: bool = False
+    refresh: RefreshSettings | None = None
+    # Table to the rule of each of its columns, or of the whole table.
+    mask: dict[str, MaskRule | dict[str, MaskRule]] = {}
+    metrics: MetricsSettings = MetricsSettings()
 
     @property
     def database_url(self) -> str:
@@ -285,8 +346,18 @@ def _target(
     health = found.health
     if health.log_file:
         health = health.model_copy(update={"log_file": root / health.log_file})
+    metrics = found.metrics
+    if metrics.file:
+        metrics = metrics.model_copy(update={"file": root / metrics.file})
     env_file = root / found.env_file if found.env_file else None
-    return found.model_copy(update={"service": service, "health": health, "env_file": env_file})
+    return found.model_copy(
+        update={
+            "service": service,
+            "health": health,
+            "metrics": metrics,
+            "env_file": env_file,
+        }
+    )
 
 
 def read_env_file(path: Path | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from airlock import deploy
+from airlock import outbox
 from airlock.alert import Alert
 from airlock.errors import AirlockError
 
@@ -18,7 +18,7 @@ async def send_alert(target: str) -> tuple[Alert, ...]:
     Never fails: what could not be sent stays in the outbox for the next call.
     """
     try:
-        sent = await deploy.deliver_alerts(target)
+        sent = await outbox.deliver(target)
     except AirlockError as error:
         get_run_logger().warning("The outbox of %s was not emptied: %s", target, error)
         return ()

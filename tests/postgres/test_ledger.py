@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from airlock import ledger
+from airlock import ledger, postgres
 from airlock.catalogue import Catalogue
 from airlock.errors import Broken, LeaseLost, Refused, Transient
 from airlock.postgres import connect
@@ -26,7 +26,7 @@ async def test_it_is_created_once_and_found_afterwards(conn):
     await ledger.ensure(conn)
     await ledger.ensure(conn)
     assert await ledger.exists(conn)
-    assert await conn.fetchval("SELECT count(*) FROM airlock.ledger") == 1
+    assert await conn.fetchval("SELECT count(*) FROM airlock.ledger") == ledger.VERSION
 
 
 async def test_two_runners_may_create_it_in_the_same_moment(project: Project):
@@ -35,13 +35,17 @@ async def test_two_runners_may_create_it_in_the_same_moment(project: Project):
             await ledger.ensure(conn)
 
     await asyncio.gather(*(create() for _ in range(4)))
-    assert await project.fetch("SELECT version FROM airlock.ledger") == [(ledger.VERSION,)]
+    assert await project.fetch("SELECT version FROM airlock.ledger ORDER BY version") == [
+        (number,) for number in range(1, ledger.VERSION + 1)
+    ]
 
 
 async def test_one_of_a_newer_version_is_refused(conn):
     await ledger.ensure(conn)
     await conn.execute("INSERT INTO airlock.ledger (version) VALUES (99)")
-    with pytest.raises(Refused, match=r"version 99; this Airlock writes version 1"):
+    with pytest.raises(
+        Refused, match=rf"version 99; this Airlock writes version {ledger.VERSION}\."
+    ):
         await ledger.ensure(conn)
 
 
@@ -282,11 +286,29 @@ async def test_a_catalogue_is_kept_once_under_its_fingerprint(project: Project, 
 async def test_an_alert_waits_once_per_key_until_it_is_delivered(project: Project, conn):
     lease = await project.begin()
     for body in ('{"n": 1}', '{"n": 2}'):
-        await ledger.enqueue_alert(conn, lease, "key", body)
+        await ledger.enqueue_alert(conn, lease.deploy, "key", body)
     (queued,) = await ledger.undelivered(conn)
     assert queued.body == '{"n": 1}'
-    await ledger.record_delivery(conn, queued, "HTTP status 500")
-    (again,) = await ledger.undelivered(conn)
-    assert again.attempts == 1
-    await ledger.record_delivery(conn, again, None)
+    await ledger.record_delivery(conn, queued, "slack", "HTTP status 500")
+    assert await ledger.undelivered(conn) == (queued,)
+    assert await ledger.took(conn, queued) == frozenset()
+    await ledger.record_delivery(conn, queued, "slack", None)
+    assert await ledger.took(conn, queued) == {"slack"}
+    await ledger.close_alert(conn, queued)
     assert await ledger.undelivered(conn) == ()
+    assert await project.fetch("SELECT channel, attempts, last_error FROM airlock.delivery") == [
+        ("slack", 2, None)
+    ]
+
+
+async def test_a_ledger_of_the_first_version_is_upgraded_with_what_it_holds(project: Project, conn):
+    await conn.execute(postgres.query("ledger_1"))
+    await conn.execute(
+        "INSERT INTO airlock.deploy (target, requester, reason, request, state, holder, fence,"
+        " finished_at) VALUES ('prod', '', '', '{}', 'failed', 'h', 1, now())"
+    )
+    (before,) = await ledger.recent(conn)
+    await ledger.ensure(conn)
+    assert await ledger.version(conn) == ledger.VERSION
+    (after,) = await ledger.recent(conn)
+    assert (after.id, after.kind) == (before.id, "deploy")

@@ -1,0 +1,1 @@
+"""Whether a target still has the schema that its ledger says."""

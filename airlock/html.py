@@ -1,0 +1,1 @@
+"""A report as one file that a browser shows without anything beside it."""

@@ -1,0 +1,1 @@
+"""Rules that make production data safe to look at, and the SQL that follows from them."""

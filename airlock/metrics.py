@@ -1,0 +1,1 @@
+"""What was measured, in the text form that Prometheus reads."""

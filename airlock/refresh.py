@@ -1,0 +1,1 @@
+"""A target replaced by a masked copy of another one."""

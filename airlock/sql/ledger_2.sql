@@ -1,0 +1,37 @@
+-- The ledger, version 2: approvals, refreshes, and alerts with a delivery for each channel.
+ALTER TABLE airlock.deploy
+    ADD COLUMN kind text NOT NULL DEFAULT 'deploy' CHECK (kind IN ('deploy', 'refresh')),
+    ADD COLUMN flow_run text,
+    ADD COLUMN run_url text,
+    ADD COLUMN approval jsonb,
+    ADD COLUMN refresh jsonb;
+COMMENT ON COLUMN airlock.deploy.kind IS 'A refresh replaces the whole database by a masked copy of another one';
+COMMENT ON COLUMN airlock.deploy.run_url IS 'Where the run can be looked at';
+COMMENT ON COLUMN airlock.deploy.approval IS 'Why a person was asked, and what they decided';
+COMMENT ON COLUMN airlock.deploy.refresh IS 'Names of the databases that a refresh builds and keeps: what its undo needs';
+
+-- A refresh brings its own migrations; those of the database before it no longer stand anywhere.
+ALTER TABLE airlock.migration
+    DROP CONSTRAINT migration_state_check,
+    ADD CONSTRAINT migration_state_check
+        CHECK (state IN ('started', 'applied', 'rolled_back', 'adopted', 'replaced'));
+DROP INDEX airlock.migration_current;
+CREATE UNIQUE INDEX migration_current ON airlock.migration (version)
+    WHERE state NOT IN ('rolled_back', 'replaced');
+
+-- An alert about drift belongs to no deploy.
+ALTER TABLE airlock.alert ALTER COLUMN deploy DROP NOT NULL;
+CREATE TABLE airlock.delivery (
+    alert bigint NOT NULL REFERENCES airlock.alert ON DELETE CASCADE,
+    channel text NOT NULL,
+    attempts integer NOT NULL DEFAULT 0,
+    last_error text,
+    tried_at timestamptz,
+    delivered_at timestamptz,
+    PRIMARY KEY (alert, channel)
+);
+COMMENT ON TABLE airlock.delivery IS 'One row per alert and channel that was tried';
+ALTER TABLE airlock.alert DROP COLUMN attempts, DROP COLUMN last_error;
+COMMENT ON COLUMN airlock.alert.delivered_at IS 'When the last of its channels had taken it';
+
+INSERT INTO airlock.ledger (version) VALUES (2);
