@@ -1,6 +1,6 @@
 """The ``airlock`` command line. Exit status: 0 done, 1 refused, 2 rolled back, 3 stranded.
 
-Reading commands import no Prefect and answer at once; deploy and rollback hand over to the flow.
+Reading commands import no Prefect and answer at once; acting ones hand over to the flow.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ import sys
 from collections.abc import Coroutine, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
 from airlock import migration, settings
 from airlock.errors import AirlockError, Broken, Refused, Stranded
+from airlock.request import Gate
 
 if TYPE_CHECKING:
+    from airlock.drift import DriftReport
     from airlock.ledger import Deploy
+    from airlock.masking import Table
     from airlock.plan import Plan
 
 T = TypeVar("T")
+GATES: tuple[Gate, ...] = get_args(Gate)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,6 +35,9 @@ app = typer.Typer(
     help="PostgreSQL schema deploys, rehearsed on a restored copy of production.",
     pretty_exceptions_enable=False,
 )
+
+mask = typer.Typer(no_args_is_help=True, help="The rules that make a copy safe to look at.")
+app.add_typer(mask, name="mask")
 
 TargetName = Annotated[str, typer.Argument(help="A target of airlock.toml.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -194,14 +201,16 @@ def status(
 
 async def _status(target: settings.Target) -> dict[str, object]:
     from airlock import ledger
+    from airlock.alert import letters
 
     try:
         async with ledger.connection(target) as conn:
             applied = await ledger.applied(conn)
             last = await ledger.recent(conn)
-            waiting = await ledger.undelivered(conn) if last else ()
+            waiting = await letters.outstanding(conn, target)
     except AirlockError as error:
         return {"target": target.name, "says": str(error), "error": str(error)}
+    failed = [f"{d.channel}: {d.last_error}" for each in waiting if (d := each.delivery).last_error]
     done = {row.version for row in applied}
     files = migration.read_folder(target.migrations_dir)
     pending = [file.file for file in files if file.version not in done]
@@ -212,7 +221,8 @@ async def _status(target: settings.Target) -> dict[str, object]:
             says += f"\n  held by {last[0].holder}, heartbeat {last[0].heartbeat_at:%H:%M:%S} UTC"
             says += f"\n  {last[0].next_command}"
     if waiting:
-        says += f"\n  {len(waiting)} alerts wait for delivery"
+        says += f"\n  {len(waiting)} deliveries of alerts wait"
+        says += f": {failed[-1]}. Now: airlock deliver {target.name} --force" if failed else ""
     return {
         "target": target.name,
         "says": says,
@@ -220,6 +230,7 @@ async def _status(target: settings.Target) -> dict[str, object]:
         "pending": pending,
         "last_deploy": _deploy_as_json(last[0]) if last else None,
         "alerts_waiting": len(waiting),
+        "last_alert_error": failed[-1] if failed else None,
     }
 
 
@@ -229,17 +240,23 @@ def history(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the deploys of a target, newest first."""
+    """List the deploys of a target, newest first, and the four measures of delivery (DORA)."""
+    from airlock import dora
 
-    deploys = _run(_recent(settings.target(target), limit))
+    found = _run(dora.read(settings.target(target), limit=limit))
     if as_json:
-        _print([_deploy_as_json(row) for row in deploys])
+        deploys = [_deploy_as_json(row) for row in found.recent]
+        _print({"target": target, "deploys": deploys, "dora": found.dora.to_dict()})
         return
-    for row in deploys:
+    if not found.recent:
+        typer.echo(f"Nothing was deployed to {target} yet. Start: airlock plan {target}")
+        return
+    for row in found.recent:
         who = f"  {row.requester}" if row.requester else ""
         typer.echo(f"{row.id:>5}  {row.created_at:%Y-%m-%d %H:%M}  {row.headline}{who}")
-    if not deploys:
-        typer.echo(f"Nothing was deployed to {target} yet. Start: airlock plan {target}")
+    typer.echo("")
+    for measure in found.dora.measures:
+        typer.echo(f"{measure.name + ':':22} {measure.value:>13}  {measure.meaning}")
 
 
 async def _recent(target: settings.Target, limit: int) -> tuple[Deploy, ...]:
@@ -250,7 +267,6 @@ async def _recent(target: settings.Target, limit: int) -> tuple[Deploy, ...]:
 
 
 def _deploy_as_json(row: Deploy) -> dict[str, object]:
-
     return {
         "id": row.id,
         "target": row.target,
@@ -266,14 +282,45 @@ def _deploy_as_json(row: Deploy) -> dict[str, object]:
     }
 
 
+@app.command()
+def drift(
+    target: Annotated[str | None, typer.Argument(help="A target; all by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare each schema with what the last deploy left. Exit status 1 where they differ."""
+    project = settings.load()
+    chosen = [project.target(target)] if target else list(project.targets.values())
+    reports = [_run(_drift(each)) for each in chosen]
+    if as_json:
+        _print([report.to_dict() for report in reports])
+    for report in reports if not as_json else ():
+        typer.echo(report.text)
+    raise typer.Exit(1 if any(report.drifted or report.failure for report in reports) else 0)
+
+
+async def _drift(target: settings.Target) -> DriftReport:
+    from airlock.drift import DriftReport, look
+
+    try:
+        return await look(target)
+    except AirlockError as error:
+        return DriftReport(target=target.name, failure=str(error))
+
+
 @app.command("report")
 def show_report(
     target: TargetName,
     number: Annotated[int | None, typer.Argument(help="The deploy; the last by default.")] = None,
+    as_html: Annotated[
+        bool, typer.Option("--html", help="Write one HTML file with everything in it.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="The HTML file; in the state folder by default.")
+    ] = None,
 ) -> None:
-    """Print a deploy's report as markdown, with the runbook's checklist."""
+    """Print a deploy's report as markdown, with the runbook's checklist, or write it as HTML."""
     from airlock import deploy as steps
-    from airlock import report
+    from airlock import html, report
 
     chosen = settings.target(target)
     if number is None:
@@ -281,7 +328,52 @@ def show_report(
         if not last:
             raise Refused(f"Nothing was deployed to {target} yet. Start: airlock plan {target}")
         number = last[0].id
-    typer.echo(report.markdown(_run(steps.read_report(chosen, number))))
+    found = _run(steps.read_report(chosen, number))
+    if not as_html and output is None:
+        typer.echo(report.markdown(found))
+        return
+    path = output or chosen.state_dir / target / "reports" / f"{number}.html"
+    try:
+        html.write(path, html.page(found))
+    except OSError as error:
+        raise Refused(f"{path} cannot be written: {error.strerror}. Name another file.") from error
+    typer.echo(f"The report of deploy {number} is in {path}")
+
+
+@app.command()
+def metrics(
+    target: Annotated[str | None, typer.Argument(help="A target; all by default.")] = None,
+) -> None:
+    """Print what the ledgers know in numbers, in the text form that Prometheus reads."""
+    from airlock import metrics
+
+    project = settings.load()
+    chosen = [project.target(target)] if target else list(project.targets.values())
+    measured = [_run(metrics.read(each)) for each in chosen]
+    typer.echo(metrics.render(measured), nl=False)
+
+
+@mask.command("draft")
+def mask_draft(target: TargetName) -> None:
+    """Propose a rule for every column of the refresh's source. Reads its catalogue, no data."""
+    from airlock import masking
+
+    chosen = settings.target(target)
+    if chosen.refresh is None:
+        raise Refused(
+            f"{target} has no [targets.{target}.refresh], so it is not known what is masked for "
+            'it. Add the section with source = "…".'
+        )
+    rules = masking.read_rules(chosen)
+    tables = _run(_tables(settings.target(chosen.refresh.source)))
+    typer.echo(masking.draft(tables, target=target, classified=rules), nl=False)
+
+
+async def _tables(source: settings.Target) -> tuple[Table, ...]:
+    from airlock import masked_copy, postgres
+
+    async with postgres.connect(source.database_url, purpose="mask draft") as conn:
+        return await masked_copy.read_tables(conn)
 
 
 # ---------------------------------------------------------------- acting
@@ -296,24 +388,119 @@ def deploy(
     ] = None,
     reason: Reason = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the rehearsal.")] = False,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Wait for approval after the rehearsal in any case.")
+    ] = False,
+    lock_timeout_ms: Annotated[
+        int | None, typer.Option(min=10, max=60_000, help="For one lock, instead of the budget's.")
+    ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(help=f"A check to leave out: {', '.join(GATES)}. Repeatable; with --reason."),
+    ] = None,
 ) -> None:
     """Rehearse the pending migrations on a restored copy, then apply them and restart."""
+    from airlock.approval import check_reason
     from airlock.preview import preview
 
     # The same checks as the flow's first step, before the seconds that Prefect takes to start.
-    planned = _run(preview(settings.target(target), up_to=up_to))
+    chosen, left_out = settings.target(target), _gates(skip or [])
+    check_reason(chosen, reason, skip=left_out)
+    planned = _run(preview(chosen, up_to=up_to, skip=left_out))
     if not planned.migrations and release is None:
         typer.echo(f"{target} stands at {planned.head or 'nothing'}. Nothing to do.")
         return
-    parameters = {"up_to": up_to, "release": release, "dry_run": dry_run}
+    parameters = {
+        "up_to": up_to,
+        "release": release,
+        "dry_run": dry_run,
+        "ask": ask,
+        "lock_timeout_ms": lock_timeout_ms,
+        "skip": left_out,
+    }
     _hand_over("deploy", target, reason, parameters)
+
+
+def _gates(names: list[str]) -> list[Gate]:
+    for name in names:
+        if name not in GATES:
+            raise Refused(f"There is no check {name!r} to leave out; there are {', '.join(GATES)}.")
+    return [gate for gate in GATES if gate in names]
+
+
+@app.command()
+def refresh(
+    target: TargetName,
+    fresh_snapshot: Annotated[
+        bool, typer.Option("--fresh-snapshot", help="Take one now, even where one is young enough.")
+    ] = False,
+    reason: Reason = "",
+) -> None:
+    """Replace a target's database by a masked copy of the one that its settings name."""
+    from airlock.refresh import configured
+
+    # As in the flow, before the seconds that Prefect takes to start.
+    configured(settings.target(target))
+    _hand_over("refresh", target, reason, {"fresh_snapshot": fresh_snapshot})
 
 
 @app.command()
 def rollback(target: TargetName, reason: Reason = "") -> None:
     """Undo the last deploy: its migrations newest first, and its release."""
-    settings.target(target)
+    from airlock.approval import check_reason
+
+    check_reason(settings.target(target), reason)
     _hand_over("rollback", target, reason, {})
+
+
+@app.command()
+def approve(target: TargetName, reason: Reason = "") -> None:
+    """Let the deploy that waits for a decision go on to production."""
+    _answer("approve", target, reason)
+
+
+@app.command()
+def reject(target: TargetName, reason: Reason = "") -> None:
+    """End the deploy that waits for a decision; the target stays as it is."""
+    _answer("reject", target, reason)
+
+
+def _answer(decision: str, target: str, reason: str) -> None:
+    from airlock.deploy import asked_run
+
+    # Before the seconds that Prefect takes to start.
+    _run(asked_run(settings.target(target)))
+    _hand_over(decision, target, reason, {})
+
+
+@app.command()
+def deliver(
+    target: Annotated[str | None, typer.Argument(help="A target; all by default.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what was tried a moment ago.")
+    ] = False,
+) -> None:
+    """Send the alerts that wait in the outbox, and show what still waits."""
+    project = settings.load()
+    chosen = [project.target(target)] if target else list(project.targets.values())
+    for each in chosen:
+        for line in _run(_deliver(each, force=force)):
+            typer.echo(f"{each.name}: {line}")
+
+
+async def _deliver(target: settings.Target, *, force: bool) -> list[str]:
+    from airlock import ledger, outbox
+    from airlock.alert import letters
+
+    try:
+        tried = await outbox.deliver(target.name, force=force)
+        async with ledger.connection(target) as conn:
+            waiting = await letters.outstanding(conn, target)
+    except AirlockError as error:
+        return [str(error)]
+    taken = [str(letter) for letter in tried if letter.delivery.taken]
+    left = [f"{letter}; again in {letter.due_in_s:.0f} s" for letter in waiting]
+    return [*taken, *left] or ["nothing waits"]
 
 
 def _hand_over(flow: str, target: str, reason: str, parameters: Mapping[str, object]) -> None:

@@ -130,6 +130,11 @@ class SchemaDiff:
     def is_empty(self) -> bool:
         return not (self.added or self.removed or self.changed)
 
+    @property
+    def objects(self) -> frozenset[str]:
+        """The keys of all that differs, however many of an object's attributes do."""
+        return frozenset((*self.added, *self.removed, *(change.key for change in self.changed)))
+
     def render(self, limit: int = 40) -> str:
         """One line per difference (- gone, + new, ~ changed), at most ``limit`` and a count."""
         lines = [

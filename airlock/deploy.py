@@ -6,11 +6,14 @@ What a step needs it reads from the ledger, and what an undo will need it leaves
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from airlock import (
+    approval,
     health,
     ledger,
+    outbox,
     postgres,
     preview,
     record,
@@ -23,6 +26,7 @@ from airlock import (
     snapshot,
 )
 from airlock.apply import Runner
+from airlock.approval import Approval, Decision
 from airlock.catalogue import Catalogue, SchemaDiff, diff
 from airlock.errors import AirlockError, Broken, Refused, Stranded
 from airlock.health import HealthVerdict
@@ -68,9 +72,10 @@ async def open_deploy(request: DeployRequest) -> Lease | None:
             f"Target {target.name} has no service, so there is no release {request.release!r} to "
             f"start. Add [targets.{target.name}.service] to airlock.toml, or leave it out."
         )
-    if (begun := await _begun_already(target, request)) is not None:
-        return begun
-    planned, schema = await preview.look(target, request.up_to)
+    async with ledger.connection(target) as conn:
+        if (begun := await ledger.begun(conn, request)) is not None:
+            return begun
+    planned, schema = await preview.look(target, request.up_to, request.skip)
     if not planned.migrations and request.release is None:
         log.info("Nothing to do on %s: it stands at %s", target.name, planned.head or "nothing")
         return None
@@ -80,25 +85,22 @@ async def open_deploy(request: DeployRequest) -> Lease | None:
             if schema.catalogue is not None:
                 await ledger.save_catalogue(conn, schema.catalogue)
             lease = await ledger.begin(conn, request, planned)
-            await ledger.event(conn, lease, "plan_migrations", "done", planned.versions)
+            drift = f"; drift left out on request:\n{schema.drift}" if schema.drift else ""
+            await ledger.event(conn, lease, "plan_migrations", "done", planned.versions + drift)
     log.info("Opened deploy %d of %s: %s", lease.deploy, target.name, planned.versions)
     return lease
-
-
-async def _begun_already(target: Target, request: DeployRequest) -> Lease | None:
-    """The deploy that an earlier try of this very process opened without hearing of it."""
-    async with ledger.connection(target) as conn:
-        for last in await ledger.recent(conn):
-            same = DeployRequest.model_validate_json(last.request) == request
-            if last.state == "planned" and last.holder == ledger.holder_name() and same:
-                return Lease(target=target.name, deploy=last.id, fence=last.fence)
-    return None
 
 
 async def planned(lease: Lease) -> Plan:
     """The plan of an open deploy."""
     async with ledger.connection(settings.target(lease.target)) as conn:
         return (await ledger.deploy(conn, lease.deploy)).planned
+
+
+async def link_run(lease: Lease, flow_run: str, url: str | None) -> None:
+    """Store which run of Prefect works on the deploy, and where it can be looked at."""
+    async with ledger.connection(settings.target(lease.target)) as conn:
+        await ledger.note(conn, lease, flow_run=flow_run, run_url=url)
 
 
 # ---------------------------------------------------------------- before production
@@ -144,6 +146,139 @@ async def rehearse(lease: Lease) -> Rehearsal:
     return rehearsed
 
 
+# ---------------------------------------------------------------- a person's word
+
+
+async def ask(lease: Lease) -> Approval:
+    """The question about what was rehearsed, in the ledger; decided already where nobody is asked.
+
+    A decision once written stands: it is returned, and not asked for again.
+    """
+    target = settings.target(lease.target)
+    async with ledger.connection(target) as conn:
+        row = await ledger.deploy(conn, lease.deploy)
+        rehearsed = _rehearsed(row, row.planned)
+        known = _approval(row)
+        if known and known.is_about(rehearsed):
+            return known
+        asked = await _question(conn, target, row, rehearsed, known)
+        if asked.decision is not None:
+            await ledger.advance(conn, lease, "approved", approval=record.dump(asked))
+            return asked
+        async with conn.transaction():
+            await ledger.note(conn, lease, approval=record.dump(asked))
+            await ledger.event(conn, lease, "approve", "intent", asked.required_because)
+            await outbox.approval_wanted(conn, lease)
+    log.info("Deploy %d of %s %s", lease.deploy, target.name, asked.sentence)
+    return asked
+
+
+async def _question(
+    conn: Conn, target: Target, row: Deploy, rehearsed: Rehearsal, known: Approval | None
+) -> Approval:
+    before = await ledger.load_catalogue(conn, rehearsed.schema_before)
+    expected = await ledger.load_catalogue(conn, _needed(row.schema_expected, "schema"))
+    request = DeployRequest.model_validate_json(row.request)
+    because = approval.needed(target, request, rehearsed, diff(before, expected))
+    meanwhile = ""
+    if known is not None:
+        shown = await ledger.load_catalogue(conn, known.schema_before)
+        meanwhile = diff(shown, before).render()
+        changed = "production's schema changed while it waited"
+        because = f"{changed}; {because}" if because else changed
+    policy = f"policy {target.approval.policy}"
+    return Approval(
+        required_because=because or policy,
+        asked_at=datetime.now(UTC),
+        schema_before=rehearsed.schema_before,
+        checksums=rehearsed.checksums,
+        decision=None if because else "not needed",
+        meanwhile=meanwhile,
+    )
+
+
+async def decide(lease: Lease, decision: Decision, *, name: str = "", reason: str = "") -> Approval:
+    """Write what a person decided, or that nobody did. A decision once written stands."""
+    async with ledger.connection(settings.target(lease.target)) as conn:
+        row = await ledger.deploy(conn, lease.deploy)
+        asked = record.load(Approval, _needed(row.approval, "question"))
+        if asked.decision is not None:
+            return asked
+        made = replace(
+            asked, decision=decision, name=name, reason=reason, decided_at=datetime.now(UTC)
+        )
+        async with conn.transaction():
+            if decision == "approved":
+                await ledger.advance(conn, lease, "approved", approval=record.dump(made))
+            else:
+                await ledger.note(conn, lease, approval=record.dump(made))
+            phase = "failed" if made.is_refusal else "done"
+            await ledger.event(conn, lease, "approve", phase, made.sentence)
+    log.info("Deploy %d of %s: %s", lease.deploy, lease.target, made.sentence)
+    return made
+
+
+async def plan_again(lease: Lease) -> bool:
+    """Whether production's schema changed since the rehearsal; the plan is then for what is there.
+
+    Whatever was approved is not what would happen now: it has to be rehearsed and asked again.
+    """
+    async with ledger.connection(settings.target(lease.target)) as conn:
+        row = await ledger.deploy(conn, lease.deploy)
+        rehearsed = _rehearsed(row, row.planned)
+        found = await read_catalogue(conn)
+        if found.fingerprint == rehearsed.schema_before:
+            return False
+        before = await ledger.load_catalogue(conn, rehearsed.schema_before)
+        fingerprint = await ledger.save_catalogue(conn, found)
+        anew = replace(row.planned, schema_before=fingerprint)
+        async with conn.transaction():
+            await ledger.advance(
+                conn, lease, "planned", plan=record.dump(anew), schema_before=fingerprint
+            )
+            said = f"Planned again for a schema that changed:\n{diff(before, found).render()}"
+            await ledger.event(conn, lease, "plan_migrations", "done", said)
+    log.info("Deploy %d of %s: %s", lease.deploy, lease.target, said)
+    return True
+
+
+async def read_question(lease: Lease) -> str:
+    """What a person reads before they decide, as markdown."""
+    async with ledger.connection(settings.target(lease.target)) as conn:
+        row = await ledger.deploy(conn, lease.deploy)
+        rehearsed = _rehearsed(row, row.planned)
+        before = await ledger.load_catalogue(conn, rehearsed.schema_before)
+        expected = await ledger.load_catalogue(conn, _needed(row.schema_expected, "schema"))
+    return approval.question(
+        row,
+        record.load(Approval, _needed(row.approval, "question")),
+        rehearsed,
+        record.load(Snapshot, _needed(row.snapshot, "snapshot")),
+        diff(before, expected),
+    )
+
+
+async def asked_run(target: Target) -> str:
+    """The run that waits for a decision about a target. Raises Refused when none does."""
+    async with ledger.connection(target) as conn:
+        for last in await ledger.recent(conn):
+            if last.is_asked and last.flow_run:
+                return last.flow_run
+    raise Refused(
+        f"No deploy of {target.name} waits for a decision. See: airlock status {target.name}"
+    )
+
+
+async def check_lease(lease: Lease) -> None:
+    """Raises LeaseLost when somebody has taken the deploy over."""
+    async with ledger.connection(settings.target(lease.target)) as conn:
+        await ledger.check_fence(conn, lease)
+
+
+def _approval(row: Deploy) -> Approval | None:
+    return record.load(Approval, row.approval) if row.approval else None
+
+
 # ---------------------------------------------------------------- production
 
 
@@ -162,6 +297,7 @@ async def apply_plan(lease: Lease) -> Applied:
 async def run_plan(conn: Conn, lease: Lease, todo: Plan) -> None:
     """Every migration of the plan, on a connection of its own. The apply without its checks."""
     target = settings.target(lease.target)
+    lock_ms = (await _request(conn, lease)).lock_timeout_ms or target.budget.lock_timeout_ms
     await ledger.advance(conn, lease, "applying")
     async with postgres.connect(target.database_url, purpose="apply") as production:
         rows = await ledger.migrations_of(production, lease.deploy)
@@ -169,7 +305,7 @@ async def run_plan(conn: Conn, lease: Lease, todo: Plan) -> None:
             url=target.database_url,
             conn=production,
             lease=lease,
-            budget=target.budget,
+            budget=target.budget.model_copy(update={"lock_timeout_ms": lock_ms}),
             begun={row.version: row for row in rows},
         )
         for position, each in enumerate(todo.migrations, 1):
@@ -236,7 +372,7 @@ async def restart_service(lease: Lease) -> Restart | None:
     async with ledger.journal(target, lease, "restart_service") as conn:
         row = await ledger.deploy(conn, lease.deploy)
         chosen = record.load(Release, _needed(row.release, "release"))
-        running = await _running(conn, target)
+        running = await running_instance(conn, target)
         if row.previous is None and running is not None:
             # What an undo starts again, written before it is ended.
             await ledger.note(conn, lease, previous=record.dump(running))
@@ -247,7 +383,7 @@ async def restart_service(lease: Lease) -> Restart | None:
     return done
 
 
-async def _running(conn: Conn, target: Target) -> Instance | None:
+async def running_instance(conn: Conn, target: Target) -> Instance | None:
     """The instance that serves now: the one the ledger started last, or one started by hand."""
     for row in await ledger.recent(conn, limit=20):
         if row.restart is not None:
@@ -263,7 +399,8 @@ async def check_health(lease: Lease) -> HealthVerdict | None:
     async with ledger.journal(target, lease, "check_health") as conn:
         row = await ledger.deploy(conn, lease.deploy)
         new = record.load(Restart, _needed(row.restart, "restart")).new
-        verdict = await health.check(target, new)
+        skip = (await _request(conn, lease)).skip if row.kind == "deploy" else ()
+        verdict = await health.check(target, new, skip=skip)
         if verdict.verdict != "healthy":
             await ledger.note(conn, lease, health=record.dump(verdict))
             raise Broken(f"The new release is {verdict.verdict}: {verdict.summary}")
@@ -279,9 +416,11 @@ async def succeed(lease: Lease) -> None:
     target = settings.target(lease.target)
     async with ledger.connection(target) as conn:
         row = await ledger.deploy(conn, lease.deploy)
-        await ledger.advance(
-            conn, lease, "succeeded", schema_after=row.schema_expected or row.schema_before
-        )
+        async with conn.transaction():
+            await ledger.advance(
+                conn, lease, "succeeded", schema_after=row.schema_expected or row.schema_before
+            )
+            await outbox.enqueue(conn, lease)
     try:
         await snapshot.retain(target)
     except (AirlockError, OSError) as error:
@@ -296,15 +435,16 @@ async def fail(lease: Lease, failure: str) -> None:
     async with ledger.connection(target) as conn:
         row = await ledger.deploy(conn, lease.deploy)
         step = await ledger.failed_step(conn, lease.deploy)
-        await ledger.advance(
-            conn,
-            lease,
-            "failed",
-            failed_step=step,
-            failure=failure,
-            schema_after=row.schema_before,
-        )
-        await _enqueue(conn, lease)
+        async with conn.transaction():
+            await ledger.advance(
+                conn,
+                lease,
+                "failed",
+                failed_step=step,
+                failure=failure,
+                schema_after=row.schema_before,
+            )
+            await outbox.enqueue(conn, lease)
     log.info("Deploy %d of %s failed in %s; untouched", lease.deploy, target.name, step)
 
 
@@ -339,10 +479,11 @@ async def roll_back(lease: Lease, failure: str) -> Rollback:
             # The same code, with connections that have not seen the other schema.
             back = await _old_release(conn, target, lease, row)
         verdict = await _health_after(conn, target, row, back)
-        await ledger.advance(
-            conn, lease, "rolled_back", schema_after=row.schema_before, guard_after=undone.guard
-        )
-        await _enqueue(conn, lease)
+        async with conn.transaction():
+            await ledger.advance(
+                conn, lease, "rolled_back", schema_after=row.schema_before, guard_after=undone.guard
+            )
+            await outbox.enqueue(conn, lease, health=verdict)
     return Rollback(undone=undone, restart=back, health=verdict)
 
 
@@ -360,11 +501,21 @@ async def _old_release(conn: Conn, target: Target, lease: Lease, row: Deploy) ->
     before = record.load(Instance, row.previous)
     if before.is_visible and before.is_alive:
         return None
-    running = await _running(conn, target)
+    running = await running_instance(conn, target)
     old = release.of(target, before)
     back = await service.restart(target, old, old=running, token=f"deploy-{lease.deploy}-rollback")
     await ledger.note(conn, lease, restart=record.dump(back))
     return back
+
+
+async def serve_again(conn: Conn, target: Target, lease: Lease) -> HealthVerdict | None:
+    """The instance from before, started again where it has ended, and how it is.
+
+    Raises Stranded when it is unhealthy.
+    """
+    row = await ledger.deploy(conn, lease.deploy)
+    back = await _old_release(conn, target, lease, row)
+    return await _health_after(conn, target, row, back)
 
 
 async def _old_schema(conn: Conn, target: Target, lease: Lease, row: Deploy) -> Undone:
@@ -378,13 +529,13 @@ async def _health_after(
 ) -> HealthVerdict | None:
     if target.service is None:
         return None
-    serving = back.new if back else await _running(conn, target)
+    serving = back.new if back else await running_instance(conn, target)
     if serving is None and row.previous is None:
         return None  # nothing served before either
     verdict = await health.check(target, serving)
     if verdict.verdict == "unhealthy":
         raise Stranded(
-            f"The schema is back, and the service is still unhealthy: {verdict.summary} "
+            f"The database is back, and the service is still unhealthy: {verdict.summary} "
             f"Look at the service's log, then run: airlock rollback {target.name}"
         )
     return verdict
@@ -393,9 +544,10 @@ async def _health_after(
 async def strand(lease: Lease, failure: str) -> None:
     """Record that the rollback failed as well; the deploy stays open for a person."""
     target = settings.target(lease.target)
-    async with ledger.connection(target) as conn:
+    service_now = await outbox.service_now(target)
+    async with ledger.connection(target) as conn, conn.transaction():
         await ledger.advance(conn, lease, "stranded", failure=failure)
-        await _enqueue(conn, lease)
+        await outbox.enqueue(conn, lease, service=service_now)
 
 
 async def reopen(target: Target) -> tuple[Lease, Deploy]:
@@ -409,9 +561,11 @@ async def reopen(target: Target) -> tuple[Lease, Deploy]:
                 continue  # it touched nothing, so the one before it stands
             if last.state == "rolled_back":
                 break
-            if last.state == "succeeded":
+            if last.state == "succeeded" and last.kind == "deploy":
                 await preview.undrifted(conn, target)
-            return await ledger.take_over(conn, last), last
+            lease = await ledger.take_over(conn, last)
+            await ledger.event(conn, lease, ledger.REOPENED, "done", "a person asked for the undo")
+            return lease, last
     raise Refused(
         f"There is no deploy of {target.name} to undo: the last one left nothing behind. "
         f"See: airlock history {target.name}"
@@ -439,16 +593,6 @@ async def read_report(target: Target, number: int) -> report.DeployReport:
 
 async def _catalogue(conn: Conn, fingerprint: str | None) -> Catalogue | None:
     return await ledger.load_catalogue(conn, fingerprint) if fingerprint else None
-
-
-async def _enqueue(conn: Conn, lease: Lease) -> None:
-    row = await ledger.deploy(conn, lease.deploy)
-    kept = await conn.fetchval(
-        "SELECT pg_catalog.count(*) FROM airlock.kept WHERE deploy = $1", lease.deploy
-    )
-    body = record.dump(report.compose_alert(row, kept_rows=kept))
-    key = f"{row.target}-{row.id}-{row.state}-{lease.fence}"
-    await ledger.enqueue_alert(conn, lease.deploy, key, body)
 
 
 async def _request(conn: Conn, lease: Lease) -> DeployRequest:

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
+from airlock.request import Gate
 from airlock.service import Instance, ending, log, probe
 from airlock.settings import HealthSettings, Smoke, Target
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 Verdict = Literal["healthy", "unhealthy", "inconclusive"]
 Sign = Literal["good", "bad", "silent", "other"]
+LEFT_OUT = "left out on request"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,7 @@ class _Watch:
     instance: Instance | None
     http: httpx.AsyncClient
     tally: Tally
+    skip: Collection[Gate] = ()
     begun: float = field(default_factory=time.monotonic)
     evidence: list[Check] = field(default_factory=list[Check])
     identity: str = "not shown by the answers"
@@ -135,10 +138,13 @@ class _Watch:
         self.evidence.append(Check(name=name, ok=ok, detail=shown, at=datetime.now(UTC)))
 
 
-async def check(target: Target, instance: Instance | None) -> HealthVerdict:
+async def check(
+    target: Target, instance: Instance | None, *, skip: Collection[Gate] = ()
+) -> HealthVerdict:
     """Look at the service until it is certainly well or certainly not, deadline_s at most.
 
     instance: the one that should answer; None means that whichever answers will do.
+    skip: what is left out on somebody's request; the evidence says so.
     """
     if not probe.public_url(target):
         at = datetime.now(UTC)
@@ -152,7 +158,7 @@ async def check(target: Target, instance: Instance | None) -> HealthVerdict:
         )
     async with probe.client() as http:
         tally = Tally(consecutive=target.health.consecutive)
-        watch = _Watch(target=target, instance=instance, http=http, tally=tally)
+        watch = _Watch(target=target, instance=instance, http=http, tally=tally, skip=skip)
         try:
             async with asyncio.timeout(target.health.deadline_s):
                 verdict, reason = await _decide(watch)
@@ -174,6 +180,9 @@ async def _decide(watch: _Watch) -> tuple[Verdict, str]:
                 return "unhealthy", problem
             baking_since = time.monotonic() if finished else None
         if baking_since is not None and tally.streak:
+            if "bake" in watch.skip:
+                watch.note("bake", None, LEFT_OUT)
+                return "healthy", f"{tally.good} good answers"
             baked_s = time.monotonic() - baking_since
             if baked_s >= health.bake_s:
                 watch.note("bake", True, f"nothing bad for {baked_s:.1f} s more")
@@ -226,6 +235,9 @@ def _host(target: Target) -> str:
 
 async def _smoke(watch: _Watch) -> tuple[bool, str | None]:
     """Each smoke endpoint and the frontend once: whether all answered; the first wrong answer."""
+    if "smoke" in watch.skip:
+        watch.note("smoke", None, LEFT_OUT)
+        return True, None
     finished = True
     before = len(watch.evidence)
     for name, url, smoke in _places(watch.target):
@@ -261,6 +273,8 @@ def _places(target: Target) -> Iterator[tuple[str, str, Smoke | None]]:
 
 
 def _log_problem(watch: _Watch) -> str | None:
+    if "log_errors" in watch.skip:
+        return None
     marks = watch.instance.logs if watch.instance else ()
     errors = [line for found in marks for line in log.error_lines(log.since(found))]
     watch.log_errors = len(errors)
@@ -283,7 +297,9 @@ def _verdict(watch: _Watch, verdict: Verdict, reason: str) -> HealthVerdict:
     else:
         alive = instance.is_alive if instance.is_visible else None
         watch.note("instance", alive, f"{instance}; identity {watch.identity}")
-        if instance.logs:
+        if instance.logs and "log_errors" in watch.skip:
+            watch.note("log", None, LEFT_OUT)
+        elif instance.logs:
             few = watch.log_errors <= watch.health.max_log_errors
             watch.note("log", few, f"{watch.log_errors} new error lines")
     shown = log.mask(watch.target, reason)

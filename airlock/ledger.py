@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,13 +27,17 @@ from airlock.errors import AirlockError, LeaseLost, Refused, Transient
 from airlock.migration import Migration
 from airlock.plan import AppliedMigration, Plan
 from airlock.postgres import Conn, quote_ident
-from airlock.request import DeployRequest
+from airlock.replacement import Replacement
+from airlock.request import DeployRequest, RefreshRequest
 from airlock.settings import Target
+from airlock.timeline import StepTime
 
 VERSION = 2
 # Two keys of one advisory lock: "airl" in ASCII, and the one door of this database.
 LOCK = (0x6169726C, 1)
 HEARTBEAT_S = 5.0
+# The journal's line where a person took a deploy up again in order to undo it.
+REOPENED = "reopen"
 
 State = Literal[
     "planned",
@@ -106,12 +111,28 @@ class Deploy:
         return record.load(Plan, self.plan)
 
     @property
+    def replacement(self) -> Replacement:
+        """What a refresh builds and replaces. Raises Refused for another row."""
+        if self.refresh is None:
+            raise Refused(f"Deploy {self.id} is no refresh.")
+        return record.load(Replacement, self.refresh)
+
+    @property
     def is_open(self) -> bool:
         return self.state not in FINISHED
 
     @property
+    def is_asked(self) -> bool:
+        """Whether it waits for a person's approval."""
+        return self.state == "rehearsed" and self.approval is not None
+
+    @property
     def headline(self) -> str:
         """The outcome in one line, for alerts, tables and the head of the report."""
+        return self._refresh_headline if self.kind == "refresh" else self._deploy_headline
+
+    @property
+    def _deploy_headline(self) -> str:
         versions, before = self.planned.versions, self.planned.head or "an empty schema"
         match self.state:
             case "succeeded":
@@ -126,13 +147,34 @@ class Deploy:
             case "stranded":
                 return f"ROLLBACK FAILED – {self.target} needs a person now"
             case _:
-                return f"IN PROGRESS – {self.target}, {versions}: {self.state}"
+                doing = "waits for a person's approval" if self.is_asked else self.state
+                return f"IN PROGRESS – {self.target}, {versions}: {doing}"
+
+    @property
+    def _refresh_headline(self) -> str:
+        match self.state:
+            case "succeeded":
+                return f"REFRESHED – {self.target} is a masked copy of {self.replacement.origin}"
+            case "failed":
+                return f"REFRESH FAILED – {self.target} was not touched"
+            case "rolled_back":
+                return f"ROLLED BACK – {self.target} has its own database again, as before"
+            case "stranded":
+                return f"ROLLBACK FAILED – {self.target} needs a person now"
+            case _:
+                source = self.replacement.source
+                return f"IN PROGRESS – {self.target}, masked copy of {source}: {self.state}"
 
     @property
     def next_command(self) -> str:
         """What somebody who reads the headline should type."""
         look = f"airlock status {self.target}"
         match self.state:
+            case "failed" | "rolled_back" if self.kind == "refresh":
+                return f"mend the cause, airlock refresh {self.target}"
+            case "rehearsed" if self.is_asked:
+                answer = f"airlock approve {self.target}, or airlock reject {self.target}"
+                return f"airlock report {self.target}, then {answer}"
             case "stranded":
                 return f"{look}, mend what it names, airlock rollback {self.target}"
             case "failed" | "rolled_back":
@@ -150,6 +192,22 @@ class Event:
     step: str
     phase: Literal["intent", "done", "failed"]
     detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one deploy went, in short.
+
+    failed_at: when it was seen to fail, or a person asked for its undo.
+    """
+
+    id: int
+    state: State
+    created_at: datetime
+    finished_at: datetime | None
+    commit: str | None
+    committed_at: datetime | None
+    failed_at: datetime | None
 
 
 @asynccontextmanager
@@ -275,8 +333,8 @@ async def _beat(target: Target, lease: Lease) -> None:
 # ---------------------------------------------------------------- the deploy row
 
 
-async def begin(conn: Conn, request: DeployRequest, plan: Plan) -> Lease:
-    """Open a deploy. Raises Refused when another one is open."""
+async def begin(conn: Conn, request: DeployRequest | RefreshRequest, plan: Plan) -> Lease:
+    """Open a deploy or a refresh. Raises Refused when another one is open."""
     try:
         rows = await conn.fetch(
             postgres.query("deploy_begin"),
@@ -287,6 +345,7 @@ async def begin(conn: Conn, request: DeployRequest, plan: Plan) -> Lease:
             record.dump(plan),
             plan.schema_before,
             holder_name(),
+            "refresh" if isinstance(request, RefreshRequest) else "deploy",
         )
     except asyncpg.UniqueViolationError as error:
         raise Refused(
@@ -294,6 +353,15 @@ async def begin(conn: Conn, request: DeployRequest, plan: Plan) -> Lease:
             f"{request.target}"
         ) from error
     return Lease(target=request.target, deploy=rows[0]["id"], fence=rows[0]["fence"])
+
+
+async def begun(conn: Conn, request: DeployRequest | RefreshRequest) -> Lease | None:
+    """The lease that an earlier try of this very process opened without hearing of it."""
+    for last in await recent(conn):
+        same = json.loads(last.request) == request.model_dump(mode="json")
+        if last.state == "planned" and last.holder == holder_name() and same:
+            return Lease(target=request.target, deploy=last.id, fence=last.fence)
+    return None
 
 
 async def take_over(conn: Conn, deploy: Deploy) -> Lease:
@@ -365,6 +433,30 @@ async def recent(conn: Conn, *, limit: int = 1) -> tuple[Deploy, ...]:
         return ()
     rows = await conn.fetch("SELECT * FROM airlock.deploy ORDER BY id DESC LIMIT $1", limit)
     return tuple(_deploy(row) for row in rows)
+
+
+async def outcomes(conn: Conn, target: str, *, since: datetime) -> tuple[Outcome, ...]:
+    """How the deploys of a target went that began since then, oldest first."""
+    if not await exists(conn):
+        return ()
+    rows = await conn.fetch(postgres.query("deploy_outcomes"), target, since, REOPENED)
+    return tuple(Outcome(**dict(row)) for row in rows)
+
+
+async def tally(conn: Conn, target: str) -> tuple[dict[State, int], datetime | None]:
+    """How many deploys there are in each state, and when the newest that stands was finished.
+
+    Dry runs are none, nor are refreshes, whose request knows no dry run.
+    """
+    if not await exists(conn):
+        return {}, None
+    rows = await conn.fetch(
+        "SELECT state, pg_catalog.count(*), max(finished_at) AS finished_at FROM airlock.deploy"
+        " WHERE target = $1 AND request->>'dry_run' = 'false' GROUP BY state ORDER BY state",
+        target,
+    )
+    ends = {row["state"]: row["finished_at"] for row in rows}
+    return {row["state"]: row["count"] for row in rows}, ends.get("succeeded")
 
 
 def _deploy(row: asyncpg.Record) -> Deploy:
@@ -470,6 +562,26 @@ async def events(conn: Conn, number: int) -> tuple[Event, ...]:
     return tuple(Event(**dict(row)) for row in rows)
 
 
+def step_times(journaled: Sequence[Event]) -> tuple[StepTime, ...]:
+    """The steps of a journal in order; each intent with the result that follows it."""
+    open_steps: dict[str, datetime] = {}
+    done: list[StepTime] = []
+    for event in journaled:
+        if event.phase == "intent":
+            open_steps[event.step] = event.at
+        elif event.step in open_steps:
+            began = open_steps.pop(event.step)
+            seconds = (event.at - began).total_seconds()
+            done.append(
+                StepTime(step=event.step, began_at=began, seconds=seconds, ended=event.phase)
+            )
+    unfinished = [
+        StepTime(step=step, began_at=at, seconds=None, ended="unfinished")
+        for step, at in open_steps.items()
+    ]
+    return tuple(sorted([*done, *unfinished], key=lambda each: each.began_at))
+
+
 async def failed_step(conn: Conn, number: int) -> str | None:
     """The step that failed last; None when none did, as in a rollback by hand."""
     return await conn.fetchval(
@@ -496,13 +608,13 @@ async def journal(
         try:
             yield conn
         except BaseException as error:
-            await _record_failure(target, lease, step, error)
+            await record_failure(target, lease, step, error)
             raise
         with postgres.translated(f"writing the result of {step}"):
             await event(conn, lease, step, "done")
 
 
-async def _record_failure(target: Target, lease: Lease, step: str, error: BaseException) -> None:
+async def record_failure(target: Target, lease: Lease, step: str, error: BaseException) -> None:
     # On a connection of its own: the step's may be what broke. The failure matters more than its
     # record, so a ledger out of reach does not hide it.
     with contextlib.suppress(AirlockError, OSError):
@@ -538,6 +650,7 @@ async def load_catalogue(conn: Conn, fingerprint: str) -> Catalogue:
 class LastSeen:
     """The schema that the newest finished deploy left behind."""
 
+    deploy: int
     fingerprint: str
     guard: str | None
 
@@ -547,13 +660,17 @@ async def last_seen(conn: Conn) -> LastSeen | None:
     if not await exists(conn):
         return None
     row = await conn.fetchrow(
-        "SELECT schema_after AS fingerprint, guard_after AS guard FROM airlock.deploy"
+        "SELECT id AS deploy, schema_after AS fingerprint, guard_after AS guard FROM airlock.deploy"
         " WHERE schema_after IS NOT NULL ORDER BY finished_at DESC NULLS LAST LIMIT 1"
     )
     return LastSeen(**dict(row)) if row else None
 
 
 # ---------------------------------------------------------------- outbox
+
+
+# What an alert is emitted as an event by; no channel of the settings.
+EVENTS = "events"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -564,6 +681,21 @@ class QueuedAlert:
     deploy: int | None  # None: about drift, which no deploy made
     dedup_key: str
     body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One alert on its way to one channel.
+
+    waited_s: since it was last tried; None before the first time.
+    """
+
+    alert: int
+    channel: str
+    attempts: int = 0
+    last_error: str | None = None
+    waited_s: float | None = None
+    taken: bool = False
 
 
 async def enqueue_alert(conn: Conn, deploy: int | None, dedup_key: str, body: str) -> None:
@@ -578,6 +710,9 @@ async def enqueue_alert(conn: Conn, deploy: int | None, dedup_key: str, body: st
 
 
 async def undelivered(conn: Conn) -> tuple[QueuedAlert, ...]:
+    """The alerts that one of their channels has not taken yet, oldest first."""
+    if not await exists(conn):
+        return ()
     rows = await conn.fetch(
         "SELECT id, deploy, dedup_key, body FROM airlock.alert"
         " WHERE delivered_at IS NULL ORDER BY id"
@@ -585,22 +720,88 @@ async def undelivered(conn: Conn) -> tuple[QueuedAlert, ...]:
     return tuple(QueuedAlert(**dict(row)) for row in rows)
 
 
-async def took(conn: Conn, alert: QueuedAlert) -> frozenset[str]:
-    """The channels that have taken an alert already."""
+async def unannounced(conn: Conn) -> tuple[QueuedAlert, ...]:
+    """The alerts of the last day that were not emitted as events yet, oldest first."""
     rows = await conn.fetch(
-        "SELECT channel FROM airlock.delivery WHERE alert = $1 AND delivered_at IS NOT NULL",
-        alert.id,
+        "SELECT id, deploy, dedup_key, body FROM airlock.alert AS a"
+        " WHERE created_at > clock_timestamp() - interval '1 day' AND NOT EXISTS ("
+        "SELECT FROM airlock.delivery WHERE alert = a.id AND channel = $1) ORDER BY id",
+        EVENTS,
     )
-    return frozenset(row["channel"] for row in rows)
+    return tuple(QueuedAlert(**dict(row)) for row in rows)
 
 
-async def record_delivery(conn: Conn, alert: QueuedAlert, channel: str, error: str | None) -> None:
+async def alerts_since_resolved(conn: Conn, target: str) -> frozenset[str]:
+    """The states of a target's alerts since the last one that resolved, or since ever."""
+    rows = await conn.fetch(
+        "SELECT DISTINCT body->>'state' AS state FROM airlock.alert"
+        " WHERE body->>'target' = $1 AND id > $2",
+        target,
+        await last_resolved(conn, target),
+    )
+    return frozenset(row["state"] for row in rows)
+
+
+async def last_resolved(conn: Conn, target: str) -> int:
+    """The last alert that put an end to the ones before it; 0 where there was none."""
+    return await conn.fetchval(
+        "SELECT coalesce(max(id), 0) FROM airlock.alert"
+        " WHERE body->>'target' = $1 AND (body->>'resolves')::boolean",
+        target,
+    )
+
+
+async def last_drift(conn: Conn, target: str) -> QueuedAlert | None:
+    """The newest alert about a target's drift, or about its end."""
+    row = await conn.fetchrow(
+        "SELECT id, deploy, dedup_key, body FROM airlock.alert"
+        " WHERE body->>'target' = $1 AND body->>'kind' = 'drift' ORDER BY id DESC LIMIT 1",
+        target,
+    )
+    return QueuedAlert(**dict(row)) if row else None
+
+
+async def deliveries(conn: Conn) -> tuple[Delivery, ...]:
+    """What is known of the channels of undelivered alerts; nothing in an older ledger."""
+    if await version(conn) < 2:
+        return ()
+    rows = await conn.fetch(postgres.query("deliveries"))
+    return tuple(Delivery(**dict(row)) for row in rows)
+
+
+async def address(conn: Conn, found: Sequence[Delivery]) -> None:
+    """Write down which channels an alert is for, so that each can be claimed by itself."""
+    await conn.executemany(
+        "INSERT INTO airlock.delivery (alert, channel) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        [(each.alert, each.channel) for each in found],
+    )
+
+
+async def claim(conn: Conn, found: Delivery) -> bool:
+    """Whether this transaction may make the next attempt: nobody else has it, or made it since."""
+    # Whoever holds the row may wait for a mail server, and does nothing else here.
+    await conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+    row = await conn.fetchrow(
+        "SELECT 1 FROM airlock.delivery WHERE alert = $1 AND channel = $2 AND attempts = $3"
+        " AND delivered_at IS NULL FOR UPDATE SKIP LOCKED",
+        found.alert,
+        found.channel,
+        found.attempts,
+    )
+    return row is not None
+
+
+async def record_delivery(conn: Conn, alert: int, channel: str, error: str | None) -> None:
     """Count one attempt on one channel; without an error the channel has taken the alert."""
-    await conn.execute(postgres.query("delivery"), alert.id, channel, error)
+    await conn.execute(postgres.query("delivery"), alert, channel, error)
 
 
-async def close_alert(conn: Conn, alert: QueuedAlert) -> None:
-    """Every channel has it."""
+async def close_alerts(conn: Conn, alerts: Sequence[int], channels: Sequence[str]) -> None:
+    """Close those of the alerts that none of these channels waits for."""
     await conn.execute(
-        "UPDATE airlock.alert SET delivered_at = clock_timestamp() WHERE id = $1", alert.id
+        "UPDATE airlock.alert AS a SET delivered_at = clock_timestamp()"
+        " WHERE id = ANY($1) AND delivered_at IS NULL AND NOT EXISTS (SELECT FROM airlock.delivery"
+        " WHERE alert = a.id AND channel = ANY($2) AND delivered_at IS NULL)",
+        alerts,
+        channels,
     )

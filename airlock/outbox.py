@@ -1,29 +1,244 @@
-"""The outbox: what people must hear, put into the ledger first and delivered afterwards."""
+"""The outbox: what people must hear, put into the ledger first and delivered afterwards.
+
+At least once: a deliverer that is killed between sending and writing so leaves the alert to the
+next one. Each channel is served by itself, so one that is down holds up no other.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from airlock import alert, ledger, record, settings
-from airlock.alert import Alert
+from airlock import ledger, record, settings
+from airlock.alert import Alert, NotTaken, channels, compose, letters, routing
+from airlock.alert.compose import Facts
+from airlock.alert.letters import Letter
+from airlock.approval import Approval
+from airlock.errors import Refused
+from airlock.health import HealthVerdict
+from airlock.ledger import Deploy, Lease
+from airlock.postgres import Conn
+from airlock.service import probe
+from airlock.settings import Target
 
 log = logging.getLogger(__name__)
 
+# One alert on one channel, with all its requests; and one channel in one pass.
+SEND_S = 10.0
+PASS_S = 30.0
 
-async def deliver(target_name: str) -> tuple[Alert, ...]:
-    """Send what the outbox of one target holds; what every channel has taken.
 
-    An address that does not answer is tried again at the next call; it fails nothing.
+# ---------------------------------------------------------------- in
+
+
+async def enqueue(
+    conn: Conn, lease: Lease, *, health: HealthVerdict | None = None, service: str = ""
+) -> None:
+    """Put the outcome of a deploy into the outbox, in the transaction that writes the outcome.
+
+    health: how the service was found after a rollback.
+    service: how it answers now, after a rollback that failed; see ``service_now``.
+    """
+    async with _harmless(conn, lease):
+        await _enqueue(conn, lease, health, service)
+
+
+@asynccontextmanager
+async def _harmless(conn: Conn, lease: Lease) -> AsyncGenerator[None]:
+    """Whatever goes wrong within is undone and logged: a deploy does not fail over its alert."""
+    try:
+        async with conn.transaction():
+            yield
+    except Exception as error:  # noqa: BLE001 – see above
+        log.warning("There is no alert about deploy %d: %s", lease.deploy, type(error).__name__)
+
+
+async def _enqueue(conn: Conn, lease: Lease, health: HealthVerdict | None, service: str) -> None:
+    row = await ledger.deploy(conn, lease.deploy)
+    asked = _approval(row)
+    facts = Facts(
+        events=await ledger.events(conn, lease.deploy),
+        kept_rows=await conn.fetchval(
+            "SELECT pg_catalog.count(*) FROM airlock.kept WHERE deploy = $1", lease.deploy
+        ),
+        earlier=await ledger.alerts_since_resolved(conn, lease.target),
+        approval=asked.sentence if asked else "",
+        turned_down=asked is not None and asked.is_refusal,
+        health=health,
+        service=service,
+    )
+    alert = compose.compose(settings.target(lease.target), row, facts)
+    key = f"{row.target}-{row.id}-{row.state}-{lease.fence}"
+    await ledger.enqueue_alert(conn, lease.deploy, key, record.dump(alert))
+
+
+def _approval(row: Deploy) -> Approval | None:
+    """The question and its answer, where a person was asked."""
+    found = record.load(Approval, row.approval) if row.approval else None
+    return found if found and found.decision != "not needed" else None
+
+
+async def service_now(target: Target) -> str:
+    """How the service answers one question, in words for a headline."""
+    if target.service is None:
+        return "the database needs a person"
+    try:
+        async with probe.client() as http:
+            url, timeout_s = probe.public_url(target), target.health.timeout_s
+            answer = await probe.ask(http, url, timeout_s=timeout_s)
+    except Exception:  # noqa: BLE001 – a person must hear that they are needed, whatever this says
+        return "nobody knows how the service is"
+    said = {"good": "service answers", "bad": "service down", "silent": "service not reached"}
+    return said[answer.kind]
+
+
+async def approval_wanted(conn: Conn, lease: Lease) -> None:
+    """Tell people that a deploy waits for one of them; once for each rehearsal."""
+    async with _harmless(conn, lease):
+        row = await ledger.deploy(conn, lease.deploy)
+        asked = _approval(row)
+        why = asked.sentence if asked else ""
+        alert = compose.approval_wanted(settings.target(lease.target), row, why)
+        key = f"{row.target}-{row.id}-approval-{_digest(row.rehearsal or '')}"
+        await ledger.enqueue_alert(conn, lease.deploy, key, record.dump(alert))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+async def drift_found(
+    conn: Conn, target: Target, headline: str, difference: str, *, run_url: str | None = None
+) -> bool:
+    """Tell people that the schema is not the ledger's; whether that was news."""
+    last = await ledger.last_drift(conn, target.name)
+    known = record.load(Alert, last.body) if last else None
+    alert = compose.drift_found(target, headline, difference, run_url=run_url)
+    if known is not None and (known.state, known.error) == (alert.state, alert.error):
+        return False
+    return await _enqueue_drift(conn, alert, after=last.id if last else 0)
+
+
+async def drift_gone(conn: Conn, target: Target, *, run_url: str | None = None) -> bool:
+    """Tell people that the schema is the ledger's again; whether that was news."""
+    last = await ledger.last_drift(conn, target.name)
+    if last is None or record.load(Alert, last.body).state == "drift_gone":
+        return False
+    earlier = await ledger.alerts_since_resolved(conn, target.name)
+    ends = routing.ends("drift_gone", earlier)
+    alert = compose.drift_gone(target, ends=ends, run_url=run_url)
+    return await _enqueue_drift(conn, alert, after=last.id)
+
+
+async def _enqueue_drift(conn: Conn, alert: Alert, *, after: int) -> bool:
+    await ledger.enqueue_alert(conn, None, f"{alert.target}-drift-{after}", record.dump(alert))
+    return True
+
+
+# ---------------------------------------------------------------- out
+
+
+async def announce(target_name: str, emit: Callable[[Alert], None]) -> None:
+    """Hand each new alert to ``emit``, once, whatever channels there are."""
+    async with ledger.connection(settings.target(target_name)) as conn:
+        if await ledger.version(conn) < 2:
+            return
+        for queued in await ledger.unannounced(conn):
+            emit(record.load(Alert, queued.body))
+            await ledger.record_delivery(conn, queued.id, ledger.EVENTS, None)
+
+
+async def deliver(target_name: str, *, force: bool = False) -> tuple[Letter, ...]:
+    """Send what the outbox of one target holds and is due; what was tried, and how it ended.
+
+    A channel that does not take an alert is asked again by a later call, after a pause that grows;
+    it fails nothing.
+    force: without the pauses.
     """
     target = settings.target(target_name)
-    sent: list[Alert] = []
     async with ledger.connection(target) as conn:
-        for queued in await ledger.undelivered(conn):
-            error = await alert.deliver(target, queued.body)
-            await ledger.record_delivery(conn, queued, "slack", error)
-            if error is None:
-                await ledger.close_alert(conn, queued)
-                sent.append(record.load(Alert, queued.body))
-            else:
-                log.warning("Alert %s is not delivered yet: %s", queued.dedup_key, error)
-    return tuple(sent)
+        # The next deploy upgrades an older ledger, and delivers what waits there.
+        if await ledger.version(conn) < 2:
+            return ()
+        queued = await ledger.undelivered(conn)
+        waiting = await letters.addressed(conn, target, queued)
+        await ledger.address(conn, [letter.delivery for letter in waiting])
+        resolved = await ledger.last_resolved(conn, target.name)
+        by_channel = [letters.due(waiting, name, force=force) for name in channels.CHANNELS]
+        passes = (_send_all(target, todo, resolved) for todo in by_channel if todo)
+        ended = await asyncio.gather(*passes, return_exceptions=True)
+        done = [each.id for each in queued]
+        await ledger.close_alerts(conn, done, sorted(channels.configured(target)))
+    tried: list[Letter] = []
+    for each in ended:
+        if isinstance(each, BaseException):
+            raise each
+        tried += each
+    return tuple(tried)
+
+
+async def deliver_all() -> None:
+    """Send what the outbox of each target holds. Raises nothing; for a loop."""
+    try:
+        names = list(settings.load().targets)
+    except Exception as error:  # noqa: BLE001 – the loop goes on, and the file may be mended
+        log.warning("No outbox was looked at: %s", type(error).__name__)
+        return
+    await asyncio.gather(*(_deliver_quietly(name) for name in names))
+
+
+async def _deliver_quietly(name: str) -> None:
+    try:
+        await deliver(name)
+    except Exception as error:  # noqa: BLE001 – one target's outage is not the others'
+        log.warning("The outbox of %s was not emptied: %s", name, type(error).__name__)
+
+
+async def _send_all(target: Target, todo: Sequence[Letter], resolved: int) -> tuple[Letter, ...]:
+    """Try one channel's letters, until it does not answer."""
+    until, tried = time.monotonic() + PASS_S, list[Letter]()
+    async with ledger.connection(target) as conn:
+        for letter in todo:
+            if time.monotonic() >= until:
+                break
+            delivery = letter.delivery
+            # While it is sent, another deliverer passes the row over.
+            async with conn.transaction():
+                if not await ledger.claim(conn, delivery):
+                    continue
+                error, answered = await _send(target, letter, resolved)
+                await ledger.record_delivery(conn, delivery.alert, delivery.channel, error)
+            tried.append(_after(letter, error))
+            if not answered:
+                break
+    return tuple(tried)
+
+
+def _after(letter: Letter, error: str | None) -> Letter:
+    if error is not None:
+        log.warning("%s has not taken %s: %s", letter.delivery.channel, letter.key, error)
+    attempts = letter.delivery.attempts + 1
+    delivery = replace(letter.delivery, attempts=attempts, last_error=error, taken=error is None)
+    return replace(letter, delivery=replace(delivery, waited_s=0.0))
+
+
+async def _send(target: Target, letter: Letter, resolved: int) -> tuple[str | None, bool]:
+    """Why a channel did not take an alert, None if it did; and whether it answered at all."""
+    channel = letter.delivery.channel
+    if channel in routing.LATEST_ONLY and letter.delivery.alert < resolved:
+        return None, True
+    try:
+        async with asyncio.timeout(SEND_S):
+            await channels.CHANNELS[channel].send(target, letter.key, letter.alert)
+    except NotTaken as error:
+        return str(error), True
+    except Refused as error:
+        return str(error), False
+    except Exception as error:  # noqa: BLE001 – its text may carry the address, its class does not
+        return type(error).__name__, False
+    return None, True

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -84,6 +84,19 @@ def without_password(url: str) -> str:
         raise Refused(_NOT_A_URL)
     user = login.partition(":")[0]
     return f"{parts.scheme}://{user + '@' if user else ''}{hosts}{parts.path}"
+
+
+def on_database(url: str, database: str) -> str:
+    """The same server and login, with another database."""
+    parts = urlsplit(url)
+    said = [
+        (name, text) for name, text in parse_qsl(parts.query) if name not in ("dbname", "database")
+    ]
+    path = "/" + quote(database, safe="")
+    query_text = urlencode(said, safe="/", quote_via=quote)
+    made = urlunsplit((parts.scheme, parts.netloc, path, query_text, ""))
+    # urlunsplit drops the slashes of an empty host: a Unix socket named in the query.
+    return made if "://" in made else made.replace(":", "://", 1)
 
 
 def _is_host(text: str) -> bool:

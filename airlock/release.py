@@ -18,6 +18,7 @@ import signal
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from airlock.errors import Refused, Transient
@@ -61,7 +62,8 @@ async def check_out(target: Target, ref: str | None, *, keep: Iterable[Path] = (
             )
         await _build(target, commit, directory)
         await asyncio.to_thread(_sweep, target, {root, *keep})
-    return Release(ref=ref, commit=commit, directory=directory)
+    committed_at = await _committed_at(repository, commit)
+    return Release(ref=ref, commit=commit, directory=directory, committed_at=committed_at)
 
 
 def of(target: Target, instance: Instance) -> Release:
@@ -126,9 +128,25 @@ async def _own_folder(service: ServiceSettings) -> Release:
     try:
         commit = await _git(service.directory, "rev-parse", "--verify", "--quiet", "HEAD")
         changed = await _git(service.directory, "status", "--porcelain", "--", ".")
+        committed_at = None if changed else await _committed_at(service.directory, commit)
     except (_GitError, OSError):
         return Release(ref=None, commit=None, directory=service.directory)
-    return Release(ref=None, commit=commit, directory=service.directory, dirty=bool(changed))
+    return Release(
+        ref=None,
+        commit=commit,
+        directory=service.directory,
+        dirty=bool(changed),
+        committed_at=committed_at,
+    )
+
+
+async def _committed_at(repository: Path, commit: str) -> datetime | None:
+    """When the commit was made; None where git does not say."""
+    try:
+        said = await _git(repository, "show", "--no-patch", "--format=%ct", commit)
+        return datetime.fromtimestamp(int(said), UTC)
+    except (_GitError, ValueError, OverflowError):
+        return None
 
 
 async def _repository(service: ServiceSettings) -> tuple[Path, Path]:

@@ -1,34 +1,28 @@
-"""What a deploy leaves for people to read, made from the ledger alone: the alert and the report."""
+"""What a deploy leaves for people to read, made from the ledger alone."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
-from airlock import record
-from airlock.alert import Alert
+from airlock import record, timeline
+from airlock.alert.compose import short
+from airlock.approval import Approval
 from airlock.catalogue import Attributes, Catalogue, SchemaDiff, diff
-from airlock.effects import LockMode
+from airlock.effects import Effect, LockMode, StatementEffects
 from airlock.health import HealthVerdict
-from airlock.ledger import Deploy, Event
+from airlock.ledger import Deploy, Event, step_times
 from airlock.plan import AppliedMigration
 from airlock.rehearsal import Rehearsal
 from airlock.release import Release
+from airlock.request import DeployRequest
 from airlock.service import Restart
 from airlock.snapshot import Snapshot
+from airlock.timeline import Moment, StepTime, duration
 
-ERROR_LINES = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepTime:
-    """One step of the journal: when it began, how long it took, how it ended."""
-
-    step: str
-    began_at: datetime
-    seconds: float | None  # None: it did not come to an end
-    ended: str
+# What markdown and HTML would take for their own.
+_SPECIAL = re.compile(r"([\\`*\[\]<&])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,94 +73,113 @@ class DeployReport:
     @property
     def steps(self) -> tuple[StepTime, ...]:
         """The journaled steps in order; each intent with the result that follows it."""
-        open_steps: dict[str, datetime] = {}
-        done: list[StepTime] = []
-        for event in self.events:
-            if event.phase == "intent":
-                open_steps[event.step] = event.at
-            elif event.step in open_steps:
-                began = open_steps.pop(event.step)
-                seconds = (event.at - began).total_seconds()
-                done.append(
-                    StepTime(step=event.step, began_at=began, seconds=seconds, ended=event.phase)
-                )
-        unfinished = [
-            StepTime(step=step, began_at=at, seconds=None, ended="unfinished")
-            for step, at in open_steps.items()
-        ]
-        return tuple(sorted([*done, *unfinished], key=lambda each: each.began_at))
+        return step_times(self.events)
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """When each migration was applied or rolled back."""
+        return tuple(
+            Moment(at=each.at, label=each.detail)
+            for each in self.events
+            if each.step == "migration"
+        )
+
+    @property
+    def snapshot_age_s(self) -> float | None:
+        """How old the snapshot was when production was first touched."""
+        if self.snapshot is None:
+            return None
+        began = (step.began_at for step in self.steps if step.step == "apply_plan")
+        first = next(began, None)
+        return (first - self.snapshot.created_at).total_seconds() if first else None
 
 
-def compose_alert(row: Deploy, *, kept_rows: int) -> Alert:
-    """The alert about one deploy, from its row in the ledger."""
-    snapshot = record.load(Snapshot, row.snapshot) if row.snapshot else None
-    return Alert(
-        headline=row.headline,
-        target=row.target,
-        deploy=row.id,
-        state=row.state,
-        versions=row.planned.versions,
-        failed_step=row.failed_step or "",
-        error=_short(row.failure or ""),
-        requester=row.requester,
-        reason=row.reason,
-        kept_rows=kept_rows,
-        snapshot=snapshot.id if snapshot else None,
-        next_command=row.next_command,
-    )
+# ---------------------------------------------------------------- sections
 
 
-def _short(text: str) -> str:
-    """The first line, which says what happened, and the last ones of what follows."""
-    first, *rest = text.strip().splitlines() or [""]
-    left_out = ["…"] if len(rest) > ERROR_LINES else []
-    return "\n".join([first, *left_out, *rest[-ERROR_LINES:]])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """One part of the report, its body in markdown.
+
+    picture: an SVG above the body.
+    folded: it is long, and shown on demand.
+    """
+
+    title: str
+    body: str = ""
+    picture: str = ""
+    folded: bool = False
 
 
-# ---------------------------------------------------------------- markdown
-
-
-def markdown(report: DeployReport) -> str:
-    """The whole report, ending with the runbook's checklist."""
+def sections(report: DeployReport) -> tuple[Section, ...]:
+    """What there is to say, the most important first. The first one has the headline."""
     row = report.deploy
-    parts = [
-        f"# {row.headline}",
-        _facts(report),
-        _failure(row),
-        _steps(report.steps),
-        _migrations(report),
-        _statements(report.rehearsal),
-        _schema(report.schema_diff),
-        _checklist(report),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    difference = report.schema_diff
+    schema = difference.render(limit=60) if difference and not difference.is_empty else ""
+    found = (
+        Section(title="Timeline", picture=timeline.draw(report.steps, report.moments)),
+        Section(title="Steps", body=_steps(report.steps), folded=True),
+        Section(title="Migrations", body=_migrations(report)),
+        Section(title="Schema, as rehearsed", body=_fenced(schema, "diff") if schema else ""),
+        Section(title="Measured on the clone", body=_statements(report.rehearsal), folded=True),
+        Section(title="Checked before the swap", body=_copy_checks(row)),
+        Section(title="Checklist", body=_checklist(report) if row.kind == "deploy" else ""),
+    )
+    head = [_next(row), _failure(row), _facts(report)]
+    first = Section(title=plain(row.headline), body="\n\n".join(part for part in head if part))
+    return (first, *(each for each in found if each.body or each.picture))
+
+
+def markdown(report: DeployReport, *, pictures: bool = False) -> str:
+    """The whole report, ending with the runbook's checklist.
+
+    pictures: as data addresses, for a window that shows them.
+    """
+    head, *rest = sections(report)
+    parts = [f"# {head.title}", head.body]
+    for each in rest:
+        if each.picture and pictures:
+            parts.append(f"![{each.title}]({timeline.data_address(each.picture)})")
+        if each.body:
+            # Without the picture the table of the steps stands for it.
+            folded = each.folded and (pictures or each.title != "Steps")
+            parts.append(_folded(each) if folded else f"## {each.title}\n\n{each.body}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _folded(section: Section) -> str:
+    return f"<details><summary>{section.title}</summary>\n\n{section.body}\n\n</details>"
+
+
+def _next(row: Deploy) -> str:
+    is_dry_run = row.state == "failed" and row.failure is None
+    if row.state == "succeeded" or is_dry_run:
+        return ""
+    return f"**Next:** {plain(row.next_command)}"
 
 
 def _facts(report: DeployReport) -> str:
-    row, rehearsal, snapshot = report.deploy, report.rehearsal, report.snapshot
-    release, restart, health = report.release, report.restart, report.health
+    row, rehearsal = report.deploy, report.rehearsal
+    restart, health = report.restart, report.health
     facts = [
-        ("Deploy", f"{row.id} of {row.target}, migrations {row.planned.versions}"),
+        (row.kind.title(), _what(row)),
         ("Started by", " – ".join(part for part in (row.requester, row.reason) if part)),
-        (
-            "Snapshot",
-            f"{snapshot.id}, {snapshot.provider}, {snapshot.size_bytes / 2**20:,.1f} MiB in "
-            f"{snapshot.seconds:.1f} s"
-            if snapshot
-            else "",
-        ),
+        ("Time", _time(row)),
+        ("Left out on request", _left_out(row)),
+        ("Snapshot", _snapshot(report)),
         (
             "Snapshot proved",
-            f"restored and started in {rehearsal.restore_seconds:.1f} s, schema equal to "
+            f"restored and started in {duration(rehearsal.restore_seconds)}, schema equal to "
             "production's"
             if rehearsal
             else "",
         ),
         ("Rollback, rehearsed", rehearsal.rollback_sentence if rehearsal else ""),
-        ("Release", _release_sentence(release)),
+        _approval(row),
+        ("Release", _release_sentence(report.release)),
         (
             "Restart",
-            f"{restart.method}, ready in {restart.ready_s:.1f} s, longest gap "
+            f"{restart.method}, ready in {duration(restart.ready_s)}, longest gap "
             f"{restart.gap_s * 1000:.0f} ms. {restart.note}"
             if restart
             else "",
@@ -174,7 +187,56 @@ def _facts(report: DeployReport) -> str:
         ("Health", f"{health.verdict}: {health.summary}" if health else ""),
         ("Rows kept", f"{report.kept_rows:,} in airlock.kept" if report.kept_rows else ""),
     ]
-    return _table(("", ""), [(name, text) for name, text in facts if text])
+    rows = [(name, plain(text)) for name, text in facts if text]
+    if row.run_url and row.run_url.startswith(("http://", "https://")):
+        rows.append(("Run", f"[open it in Prefect](<{row.run_url}>)"))
+    return table(("", ""), rows)
+
+
+def _what(row: Deploy) -> str:
+    if row.kind == "refresh":
+        done = f": {row.replacement.copied.sentence}" if row.replacement.copied else ""
+        return f"{row.id} of {row.target}, a masked copy of {row.replacement.origin}{done}"
+    return f"{row.id} of {row.target}, migrations {row.planned.versions}"
+
+
+def _time(row: Deploy) -> str:
+    began = f"{row.created_at:%Y-%m-%d %H:%M:%S} UTC"
+    if row.finished_at is None:
+        return f"{began}, not finished"
+    return f"{began}, {duration((row.finished_at - row.created_at).total_seconds())}"
+
+
+def _snapshot(report: DeployReport) -> str:
+    snapshot, age_s = report.snapshot, report.snapshot_age_s
+    if snapshot is None:
+        return ""
+    age = f", {duration(age_s)} old when production was touched" if age_s is not None else ""
+    return (
+        f"{snapshot.id}, {snapshot.provider}, {snapshot.size_bytes / 2**20:,.1f} MiB in "
+        f"{duration(snapshot.seconds)}{age}"
+    )
+
+
+def _copy_checks(row: Deploy) -> str:
+    copied = row.replacement.copied if row.kind == "refresh" else None
+    return "\n".join(f"- {plain(each)}" for each in copied.checks) if copied else ""
+
+
+def _left_out(row: Deploy) -> str:
+    if row.kind != "deploy":
+        return ""
+    skipped = DeployRequest.model_validate_json(row.request).skip
+    return f"{', '.join(skipped)} – {row.reason}" if skipped else ""
+
+
+def _approval(row: Deploy) -> tuple[str, str]:
+    if row.approval is None:
+        return "Approval", ""
+    made = record.load(Approval, row.approval)
+    if made.decision == "approved":
+        return "Approved by", f"{made.name}{f' – {made.reason}' if made.reason else ''}"
+    return "Approval", made.sentence
 
 
 def _release_sentence(release: Release | None) -> str:
@@ -188,21 +250,21 @@ def _release_sentence(release: Release | None) -> str:
 def _failure(row: Deploy) -> str:
     if row.failure is None:
         return ""
-    where = f"Failed in {row.failed_step}" if row.failed_step else "Undone by hand"
-    return f"**{where}**\n\n```\n{_short(row.failure)}\n```"
+    where = f"Failed in {plain(row.failed_step)}" if row.failed_step else "Undone by hand"
+    return f"**{where}**\n\n{_fenced(short(row.failure))}"
 
 
 def _steps(steps: Sequence[StepTime]) -> str:
     rows = [
         (
-            step.step,
+            plain(step.step),
             f"{step.began_at:%H:%M:%S}",
-            "–" if step.seconds is None else f"{step.seconds:.2f} s",
+            "–" if step.seconds is None else duration(step.seconds),
             step.ended,
         )
         for step in steps
     ]
-    return "## Steps\n\n" + _table(("step", "began (UTC)", "took", "ended"), rows) if rows else ""
+    return table(("step", "began (UTC)", "took", "ended"), rows) if rows else ""
 
 
 def _migrations(report: DeployReport) -> str:
@@ -215,45 +277,71 @@ def _migrations(report: DeployReport) -> str:
     for each in report.migrations:
         tried = rehearsed.get(each.label)
         on_clone = f"{tried.seconds:.2f} s / {tried.reverse_seconds:.2f} s" if tried else "–"
-        rows.append((each.label, each.state.replace("_", " "), on_clone, each.checksum[:12]))
+        rows.append((plain(each.label), each.state.replace("_", " "), on_clone, each.checksum[:12]))
     header = ("migration", "state", "forward / reverse on the clone", "checksum")
-    return "## Migrations\n\n" + _table(header, rows)
+    return table(header, rows)
 
 
 def _statements(rehearsal: Rehearsal | None) -> str:
     if rehearsal is None:
         return ""
-    rows: list[tuple[str, ...]] = []
-    for migration in rehearsal.migrations:
-        for each in migration.statements:
-            locks = ", ".join(
-                f"{effect.relation} {effect.lock.pg_name}"
-                + (" rewritten" if effect.rewrites else "")
-                + (" scanned" if effect.scans else "")
-                for effect in each.effects
-                if effect.lock > LockMode.ROW_EXCLUSIVE or effect.rewrites or effect.scans
-            )
-            rows.append(
-                (
-                    f"`{_cell(each.statement)}`",
-                    f"{each.seconds * 1000:.1f} ms",
-                    locks or "–",
-                    f"{each.wal_bytes:,}",
-                    "–" if each.rows is None else f"{each.rows:,}",
-                )
-            )
+    rows = [
+        (
+            _code(each.statement),
+            f"{each.seconds * 1000:.1f} ms",
+            plain(_held(each)) or "–",
+            f"{each.wal_bytes:,}",
+            "–" if each.rows is None else f"{each.rows:,}",
+        )
+        for migration in rehearsal.migrations
+        for each in migration.statements
+    ]
     header = ("statement", "took", "holds up, on existing relations", "WAL bytes", "rows")
-    body = _table(header, rows)
-    return f"<details><summary>Measured on the clone</summary>\n\n{body}\n\n</details>"
+    return table(header, rows) if rows else ""
 
 
-def _schema(difference: SchemaDiff | None) -> str:
-    if difference is None or difference.is_empty:
-        return ""
-    return f"## Schema\n\n```diff\n{difference.render(limit=60)}\n```"
+def _held(statement: StatementEffects) -> str:
+    """The locks that keep others waiting, and what is done under them."""
+    return ", ".join(
+        f"{effect.relation} {effect.lock.pg_name}"
+        + (" rewritten" if effect.rewrites else "")
+        + (" scanned" if effect.scans else "")
+        for effect in statement.effects
+        if _matters(effect)
+    )
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _matters(effect: Effect) -> bool:
+    return effect.lock > LockMode.ROW_EXCLUSIVE or effect.rewrites or effect.scans
+
+
+def effects(report: DeployReport) -> list[dict[str, str | float | int | None]]:
+    """One row for each statement and what it did on the clone, for a table."""
+    if report.rehearsal is None:
+        return []
+    states = {each.label: each.state.replace("_", " ") for each in report.migrations}
+    return [
+        {
+            "migration": migration.label,
+            "state": states.get(migration.label, "rehearsed only"),
+            "statement": each.statement,
+            "locks": ", ".join(f"{e.relation} {e.lock.pg_name}" for e in each.effects) or "–",
+            "rewritten": ", ".join(e.relation for e in each.effects if e.rewrites) or "–",
+            "scanned": ", ".join(e.relation for e in each.effects if e.scans) or "–",
+            "ms on the clone": round(each.seconds * 1000, 1),
+            "WAL bytes": each.wal_bytes,
+            "rows": each.rows,
+        }
+        for migration in report.rehearsal.migrations
+        for each in migration.statements
+    ]
+
+
+# ---------------------------------------------------------------- markdown
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are markdown already."""
     lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     lines += [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
     return "\n".join(lines)
@@ -261,6 +349,29 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("\\|", "|").replace("|", "\\|").replace("\n", " ")
+
+
+def plain(text: str) -> str:
+    """Somebody's words on one line, shown as they are and never as markup."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def _code(text: str) -> str:
+    """Code within a line, however many backticks it has."""
+    line = " ".join(text.split())
+    fence = "`" * (_longest_run(line) + 1)
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def _fenced(text: str, language: str = "") -> str:
+    """Lines as they are, however many backticks they have."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)
 
 
 # ---------------------------------------------------------------- the runbook's checklist
@@ -276,7 +387,8 @@ class Line:
 
     def __str__(self) -> str:
         mark = "x" if self.ok else " "
-        return f"- [{mark}] {self.text} – {self.evidence if self.ok is not None else 'not checked'}"
+        seen = plain(self.evidence) if self.ok is not None else "not checked"
+        return f"- [{mark}] {self.text} – {seen}"
 
 
 def checklist(report: DeployReport) -> tuple[tuple[Line, ...], tuple[Line, ...]]:
@@ -288,8 +400,6 @@ def _checklist(report: DeployReport) -> str:
     before, after = checklist(report)
     return "\n".join(
         [
-            "## Checklist",
-            "",
             "Before applying migration:",
             "",
             *(str(line) for line in before),

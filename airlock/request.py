@@ -9,28 +9,47 @@ from pydantic import BaseModel, ConfigDict, Field
 # Checks that a person may leave out, with a reason that the ledger keeps.
 Gate = Literal["drift", "smoke", "log_errors", "bake"]
 
+# The bounds of each field, which the forms share.
+Version = Annotated[int, Field(ge=1)]
+Reference = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(max_length=500)]
+Name = Annotated[str, Field(max_length=200)]
+LockTimeout = Annotated[int, Field(ge=10, le=60_000)]
+
 
 class DeployRequest(BaseModel):
-    """One deploy, as the form or the command line states it. Nothing in it is secret."""
+    """One deploy, as the form or the command line states it. Nothing in it is secret.
+
+    up_to: the last migration to apply; all that are pending by default.
+    release: commit or tag of the service; its own folder by default.
+    dry_run: stop after the rehearsal.
+    ask: wait for a person's decision even where the target would not.
+    lock_timeout_ms: for one lock; the target's budget by default.
+    skip: checks to leave out; needs a reason.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    target: Annotated[str, Field(min_length=1, description="A target of airlock.toml")]
-    up_to: Annotated[
-        int | None, Field(ge=1, description="The last migration to apply; all pending by default")
-    ] = None
-    release: Annotated[
-        str | None,
-        Field(min_length=1, description="Commit or tag of the service; its own folder by default"),
-    ] = None
-    reason: Annotated[str, Field(max_length=500)] = ""
-    requester: Annotated[str, Field(max_length=200)] = ""
-    dry_run: Annotated[bool, Field(description="Stop after the rehearsal")] = False
-    ask: Annotated[
-        bool, Field(description="Wait for a person's decision even where the target would not")
-    ] = False
-    lock_timeout_ms: Annotated[
-        int | None,
-        Field(ge=10, le=60_000, description="For one lock; the target's budget by default"),
-    ] = None
-    skip: Annotated[tuple[Gate, ...], Field(description="Checks to leave out; needs a reason")] = ()
+    target: Annotated[str, Field(min_length=1)]
+    up_to: Version | None = None
+    release: Reference | None = None
+    reason: Text = ""
+    requester: Name = ""
+    dry_run: bool = False
+    ask: bool = False
+    lock_timeout_ms: LockTimeout | None = None
+    skip: tuple[Gate, ...] = ()
+
+
+class RefreshRequest(BaseModel):
+    """One refresh, as the form or the command line states it. Nothing in it is secret.
+
+    fresh_snapshot: take a snapshot of the source now, even where a young one is there.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: Annotated[str, Field(min_length=1)]
+    fresh_snapshot: bool = False
+    reason: Text = ""
+    requester: Name = ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -23,7 +24,7 @@ _TARGET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 Positive = Annotated[float, Field(gt=0)]
 # A rule's name, or a table with its name and arguments; airlock.masking reads it.
-MaskRule = str | dict[str, str | int | float]
+MaskRule = str | dict[str, str | bool | int | float]
 
 
 class _Section(BaseModel):
@@ -183,7 +184,7 @@ class Target(_Section):
     require_reason: bool = False
     refresh: RefreshSettings | None = None
     # Table to the rule of each of its columns, or of the whole table.
-    mask: dict[str, MaskRule | dict[str, MaskRule]] = {}
+    mask: dict[str, str | dict[str, MaskRule]] = {}
     metrics: MetricsSettings = MetricsSettings()
 
     @property
@@ -195,6 +196,11 @@ class Target(_Section):
     def replication_url(self) -> str:
         """The URL of a role that may take a base backup; the production role's by default."""
         return self.variable(self.replication_url_env or self.database_url_env)
+
+    @property
+    def secret_variables(self) -> tuple[str, ...]:
+        """The environment variables that the settings name; what is in them is secret."""
+        return tuple(_variables(self))
 
     @property
     def snapshots_dir(self) -> Path:
@@ -219,6 +225,14 @@ class Target(_Section):
             f"Target {self.name} takes {name} from the environment, and it is not set "
             f"there{where}. Set it, for example: export {name}=postgresql://user@host/database"
         )
+
+
+def _variables(section: BaseModel) -> Iterator[str]:
+    for key, value in section:
+        if isinstance(value, BaseModel):
+            yield from _variables(value)
+        elif key.endswith("_env") and value:
+            yield value
 
 
 class Project(_Section):
@@ -272,15 +286,12 @@ def load(path: Path | None = None) -> Project:
             f"{path.name} has {', '.join(sorted(raw))} at its top; expected were "
             "migrations, state_dir and [targets.NAME]. Check the spelling."
         )
-    return Project(
-        root=root,
-        migrations_dir=migrations_dir,
-        state_dir=state_dir,
-        targets={
-            name: _target(path, name, table, root, migrations_dir, state_dir)
-            for name, table in targets.items()
-        },
-    )
+    found = {
+        name: _target(path, name, table, root, migrations_dir, state_dir)
+        for name, table in targets.items()
+    }
+    _check_metrics_files(path, found)
+    return Project(root=root, migrations_dir=migrations_dir, state_dir=state_dir, targets=found)
 
 
 def target(name: str) -> Target:
@@ -358,6 +369,18 @@ def _target(
             "env_file": env_file,
         }
     )
+
+
+def _check_metrics_files(path: Path, targets: dict[str, Target]) -> None:
+    """Each target's numbers replace its whole file, so no two may share one."""
+    taken: dict[Path, str] = {}
+    for name, found in targets.items():
+        file = found.metrics.file
+        if file is not None and (other := taken.setdefault(file, name)) != name:
+            raise Refused(
+                f"{path.name}: [targets.{name}] metrics.file is that of {other} as well, {file}. "
+                "Name one file for each target."
+            )
 
 
 def read_env_file(path: Path | None) -> dict[str, str]:

@@ -31,6 +31,8 @@ MEASUREMENTS = {
     "apply": "bench.apply_migrations",
     "fingerprint": "bench.fingerprint",
     "rollback": "bench.rollback",
+    "alert": "bench.alert",
+    "refresh": "bench.refresh",
     "command": "bench.command_line",
 }
 RESULTS = CHECKOUT / "bench" / "results.md"

@@ -191,13 +191,13 @@ async def run(setting: Setting) -> list[Row]:
     port = free_port()
     async with stage.production(setting.folder) as server:
         await stage.create_database(server, NAME)
-        await _load(server, 300 if setting.quick else 40_000, setting)
-        await _project(root, port)
+        await load(server, 300 if setting.quick else 40_000, setting)
+        await project(root, port)
         env = stage.environment(root, server, NAME)
         with mock.patch.dict(os.environ, {**env, "DATABASE_URL": server.url(NAME, stage.OWNER)}):
             contest = Contest(server=server, root=root, port=port)
             await contest.boot()  # the first one compiles
-            async with _serving():
+            async with serving():
                 got = await interleaved(
                     {"ours": contest.ours, "boot": contest.boot, "by hand": contest.by_hand},
                     rounds=setting.times(5),
@@ -229,7 +229,7 @@ def _rows(
 
 
 @asynccontextmanager
-async def _serving() -> AsyncGenerator[None]:
+async def serving() -> AsyncGenerator[None]:
     """v1 serves when the block begins; whatever serves at its end is ended."""
     target = settings.target("bench")
     first = await release.check_out(target, "v1")
@@ -242,14 +242,14 @@ async def _serving() -> AsyncGenerator[None]:
             await service.stop(target, running)
 
 
-async def _load(server: Server, deals: int, setting: Setting) -> None:
+async def load(server: Server, deals: int, setting: Setting) -> None:
     setting.say(f"loading {deals:,} deals")
     async with connect(server.url(NAME, stage.OWNER)) as conn:
         await stage.run_files(conn, stage.tracker_files())
         await load_data.load(conn, deals)
 
 
-async def _project(root: Path, port: int) -> None:
+async def project(root: Path, port: int) -> None:
     """One pending migration, and the reference service's repository with tags v1 and bad."""
     stage.project(root, TOML.format(port=port))
     (root / "migrations" / "001_score.sql").write_text(

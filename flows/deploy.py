@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from contextlib import AsyncExitStack
+from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
-from pydantic import Field
 
 from airlock import deploy as steps
 from airlock import ledger, settings
+from airlock.approval import Approval, check_reason
 from airlock.errors import LeaseLost, Refused, Transient
 from airlock.ledger import Lease
 from airlock.request import DeployRequest
-from flows.naming import name_run
+from flows import form
+from flows.approval import approve
+from flows.naming import link_run, name_run
 from flows.undo import undo
 from tasks.apply_plan import apply_plan
 from tasks.check_health import check_health
@@ -39,20 +42,21 @@ def run_name() -> str:
 
 
 @flow(name="deploy", flow_run_name=run_name, retries=0)
-async def deploy(
-    target: str,
-    up_to: Annotated[int, Field(ge=1)] | None = None,
-    release: str | None = None,
-    reason: Annotated[str, Field(max_length=500)] = "",
-    requester: Annotated[str, Field(max_length=200)] = "",
-    dry_run: bool = False,
+async def deploy(  # noqa: PLR0913, PLR0917 – the form has as many fields
+    target: form.TargetName,
+    up_to: form.UpTo = None,
+    release: form.ReleaseRef = None,
+    reason: form.Reason = "",
+    requester: form.Requester = "",
+    dry_run: form.DryRun = False,
+    ask: form.Ask = False,
+    lock_timeout_ms: form.LockBudget = None,
+    skip: form.Skip = (),
 ) -> State:
     """Rehearse the pending migrations on a restored copy of the target, then apply them.
 
-    target: a target of airlock.toml.
-    up_to: the last migration to apply; all pending ones by default.
-    release: commit or tag of the service to run afterwards; its own folder by default.
-    dry_run: stop after the rehearsal; the target is not touched.
+    A person is asked in between where the target or the rehearsal wants it. If the service is
+    unhealthy afterwards, everything goes back.
     """
     request = DeployRequest(
         target=target,
@@ -61,21 +65,26 @@ async def deploy(
         reason=reason,
         requester=requester,
         dry_run=dry_run,
+        ask=ask,
+        lock_timeout_ms=lock_timeout_ms,
+        skip=skip,
     )
     try:
-        async with ledger.hold(settings.target(target)):
+        check_reason(settings.target(target), reason, skip=skip)
+        async with AsyncExitStack() as door:
+            await door.enter_async_context(ledger.hold(settings.target(target)))
             lease = await plan_migrations(request)
             if lease is None:
                 return Completed(name="NothingToDo", message=f"{target} is up to date")
             async with ledger.heartbeat(settings.target(target), lease):
-                return await _run(lease, dry_run=dry_run)
+                return await _run(lease, door, dry_run=dry_run)
     except (Refused, Transient) as error:
         return Failed(name="Refused", message=str(error))
 
 
-async def _run(lease: Lease, *, dry_run: bool) -> State:
+async def _run(lease: Lease, door: AsyncExitStack, *, dry_run: bool) -> State:
     try:
-        return await _forward(lease, dry_run=dry_run)
+        return await _forward(lease, door, dry_run=dry_run)
     except LeaseLost:
         raise
     except Exception as failure:  # noqa: BLE001 – whatever it was, production goes back
@@ -86,18 +95,36 @@ async def _run(lease: Lease, *, dry_run: bool) -> State:
         await write_report(lease, return_state=True)
 
 
-async def _forward(lease: Lease, *, dry_run: bool) -> State:
+async def _forward(lease: Lease, door: AsyncExitStack, *, dry_run: bool) -> State:
     await name_run(f"deploy {lease.target} {(await steps.planned(lease)).versions}")
+    await link_run(lease)
     await prepare_release(lease)
-    # Before the rehearsal, which proves it: the clone is this snapshot, restored.
-    await take_snapshot(lease)
-    await rehearse(lease)
+    await _prove(lease)
     if dry_run:
         await steps.stop_dry_run(lease)
         return Completed(name="Rehearsed", message="Dry run: production was not touched")
+    approval = await approve(lease, door)
+    # Only a person takes so long that production may have changed.
+    while approval.decision == "approved" and await steps.plan_again(lease):
+        await _prove(lease)
+        approval = await approve(lease, door)
+    if approval.is_refusal:
+        return await _turn_down(lease, approval)
     await apply_plan(lease)
     await verify_schema(lease)
     await restart_service(lease)
     await check_health(lease)
     await steps.succeed(lease)
     return Completed(name="Deployed", message=f"{lease.target} is deployed and healthy")
+
+
+async def _prove(lease: Lease) -> None:
+    # Before the rehearsal, which proves it: the clone is this snapshot, restored.
+    await take_snapshot(lease)
+    await rehearse(lease)
+
+
+async def _turn_down(lease: Lease, approval: Approval) -> State:
+    await steps.fail(lease, approval.sentence)
+    name = "Rejected" if approval.decision == "rejected" else "Expired"
+    return Failed(name=name, message=f"{lease.target} was not touched. {approval.sentence}")

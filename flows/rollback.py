@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow
 from prefect.states import Completed, Failed
-from pydantic import Field
 
+from airlock import approval, ledger, refresh, settings
 from airlock import deploy as steps
-from airlock import ledger, settings
 from airlock.errors import Refused, Transient
-from flows.undo import undo
+from airlock.ledger import Deploy, Lease
+from flows import form
+from flows.naming import link_run
+from flows.undo import undo, undo_refresh
 from tasks.send_alert import send_alert
 from tasks.write_report import write_report
 
@@ -24,22 +26,25 @@ class RollbackAsked(Exception):
 
 @flow(name="rollback", flow_run_name="rollback {target}", retries=0)
 async def rollback(
-    target: str,
-    reason: Annotated[str, Field(max_length=500)] = "",
-    requester: Annotated[str, Field(max_length=200)] = "",
+    target: form.TargetName,
+    reason: form.Reason = "",
+    requester: form.Requester = "",
 ) -> State:
     """Undo the last deploy of a target: its migrations newest first, and its release.
 
-    Also the way out of a deploy that was cut off or stranded.
+    Also the way out of a deploy that was cut off or stranded. After a refresh the database from
+    before it serves again, and what was written into the copy since is dropped with it.
     """
     try:
+        approval.check_reason(settings.target(target), reason)
         async with ledger.hold(settings.target(target)):
-            lease, _ = await steps.reopen(settings.target(target))
+            lease, last = await steps.reopen(settings.target(target))
+            await link_run(lease)
             asked = RollbackAsked(
                 f"Rollback asked for by {requester or 'somebody'}: {reason or 'no reason given'}"
             )
             try:
-                ended = await undo(lease, asked)
+                ended = await _undo(lease, last, asked)
             finally:
                 await send_alert(target)
                 await write_report(lease, return_state=True)
@@ -49,3 +54,12 @@ async def rollback(
         return ended
     # Here it is what was asked for, and no failure.
     return Completed(name="UndoneByHand", message=f"{target} is back as it was before the deploy")
+
+
+async def _undo(lease: Lease, last: Deploy, asked: RollbackAsked) -> State:
+    if last.kind == "deploy":
+        return await undo(lease, asked)
+    target = settings.target(lease.target)
+    async with refresh.alone(target):
+        await refresh.check_undoable(target, last)
+        return await undo_refresh(lease, asked)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -11,21 +13,43 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from airlock import settings
+from airlock import outbox, settings
 from airlock.errors import AirlockError
-from flows.runtime import WORK_POOL, Runtime, client, prefect_runtime, runs_of_the_worker, tail
+from flows.runtime import Runtime, prefect_runtime
+from flows.runtime.api import client, pause_work_pool, runs_of_the_worker
+from flows.runtime.command import LOOPBACK, auth_string
+from flows.runtime.process import tail
+
+DELIVER_EVERY_S = 30
 
 
 def _say(console: Console, runtime: Runtime) -> None:
+    asks = ", which asks for the auth string" if auth_string() else ""
     console.print(
-        f"Prefect UI      {runtime.ui_url}\n"
+        f"Prefect UI      {runtime.ui_url}{asks}\n"
         f"Logs            {runtime.state_dir}\n"
         "To deploy       Deployments, deploy/staging or deploy/prod, Run, Custom run\n"
-        "To undo         Deployments, rollback/staging or rollback/prod, Run\n"
+        "To undo         Deployments, rollback/staging or rollback/prod, Run, Custom run\n"
+        "Every night     refresh-staging/nightly and drift/nightly are off at first: Deployments,\n"
+        "                open one, switch its schedule on\n"
         "Ctrl-C ends the server and the worker.",
         highlight=False,
         soft_wrap=True,
     )
+
+
+class _Once(logging.Filter):
+    """Lets a line pass once: an outbox that cannot be read says so every time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        line = record.getMessage()
+        news = line not in self.said
+        self.said.add(line)
+        return news
 
 
 async def _end_of_one(runtime: Runtime) -> str:
@@ -39,10 +63,17 @@ async def _end_of_one(runtime: Runtime) -> str:
         await asyncio.sleep(1)
 
 
+async def _deliver_for_ever() -> None:
+    """Hand over what waits in the outboxes: a channel that was down gets its alert later."""
+    while True:
+        await outbox.deliver_all()
+        await asyncio.sleep(DELIVER_EVERY_S)
+
+
 async def _drain(runtime: Runtime, console: Console) -> None:
     """Take no new runs and wait for the running ones: a worker kills them when it ends."""
     async with client(runtime.api_url) as http:
-        await http.patch(f"/work_pools/{WORK_POOL}", json={"is_paused": True})
+        await pause_work_pool(http)
         runs = await runs_of_the_worker(http)
         if runs:
             names = ", ".join(run["name"] for run in runs)
@@ -52,7 +83,7 @@ async def _drain(runtime: Runtime, console: Console) -> None:
             runs = await runs_of_the_worker(http)
 
 
-async def serve(state_dir: Path) -> int:
+async def serve(state_dir: Path, *, host: str = LOOPBACK) -> int:
     """Server, worker and deployments until SIGINT or SIGTERM; 1 if one of them ends by itself."""
     console = Console()
     task = asyncio.current_task()
@@ -69,7 +100,7 @@ async def serve(state_dir: Path) -> int:
         loop.add_signal_handler(number, interrupted)
     try:
         console.print("Starting the Prefect server and worker …")
-        async with prefect_runtime(state_dir) as runtime:
+        async with prefect_runtime(state_dir, host=host) as runtime:
             _say(console, runtime)
             # The first signal lets a running deploy finish, the second one does not, and no further
             # one may interrupt the clearing up.
@@ -84,26 +115,37 @@ async def serve(state_dir: Path) -> int:
 
 async def _until_stopped(runtime: Runtime, stop: asyncio.Event, console: Console) -> int:
     died, stopped = asyncio.create_task(_end_of_one(runtime)), asyncio.create_task(stop.wait())
+    delivering = asyncio.create_task(_deliver_for_ever())
     try:
         await asyncio.wait({died, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if stopped.done():
             await _drain(runtime, console)
             return 0
-        log = runtime.state_dir / f"{died.result()}.log"
-        console.print(f"The {died.result()} ended by itself:\n{tail(log)}", markup=False)
+        output = runtime.state_dir / f"{died.result()}.log"
+        console.print(f"The {died.result()} ended by itself:\n{tail(output)}", markup=False)
         return 1
     finally:
-        died.cancel()
-        stopped.cancel()
+        for each in (died, stopped, delivering):
+            each.cancel()
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="make serve", description=__doc__)
+    parser.add_argument(
+        "--host",
+        default=LOOPBACK,
+        help="IP address of this machine to listen on; %(default)s by default",
+    )
+    host = parser.parse_args().host
+    said = logging.StreamHandler()
+    said.addFilter(_Once())
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", handlers=[said])
     try:
         state_dir = settings.load().state_dir / "prefect"
     except AirlockError as error:
         Console(stderr=True).print(str(error), style="red", markup=False)
         return 1
-    return asyncio.run(serve(state_dir))
+    return asyncio.run(serve(state_dir, host=host))
 
 
 if __name__ == "__main__":

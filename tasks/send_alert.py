@@ -8,28 +8,43 @@ from prefect.events import emit_event
 
 from airlock import outbox
 from airlock.alert import Alert
-from airlock.errors import AirlockError
 
 
 @task(timeout_seconds=60, cache_policy=NO_CACHE, task_run_name="send_alert {target}")
-async def send_alert(target: str) -> tuple[Alert, ...]:
-    """Send the waiting alerts of one target, to its webhook and as Prefect events.
+async def send_alert(target: str) -> tuple[str, ...]:
+    """Send the waiting alerts of one target, as Prefect events and to its channels.
 
     Never fails: what could not be sent stays in the outbox for the next call.
     """
     try:
-        sent = await outbox.deliver(target)
-    except AirlockError as error:
-        get_run_logger().warning("The outbox of %s was not emptied: %s", target, error)
-        return ()
-    for alert in sent:
-        emit_event(
-            event=f"airlock.deploy.{alert.state}",
-            resource={
-                "prefect.resource.id": f"airlock.target.{target}",
-                "prefect.resource.name": target,
-                "airlock.deploy": str(alert.deploy),
-            },
-            payload={"headline": alert.headline, "failed_step": alert.failed_step},
+        # Events first: they need nobody's answer.
+        await outbox.announce(target, emit)
+        return tuple(str(letter) for letter in await outbox.deliver(target))
+    except Exception as error:  # noqa: BLE001 – the deploy has ended, whoever hears of it
+        get_run_logger().warning(
+            "The outbox of %s was not emptied (%s). Later: airlock deliver %s",
+            target,
+            type(error).__name__,
+            target,
         )
-    return sent
+        return ()
+
+
+def emit(alert: Alert) -> None:
+    """The alert as an event, for automations."""
+    emit_event(
+        event=alert.event,
+        resource={
+            "prefect.resource.id": f"airlock.target.{alert.target}",
+            "prefect.resource.name": alert.target,
+            "airlock.deploy": str(alert.deploy or ""),
+        },
+        payload={
+            "headline": alert.title,
+            "target": alert.target,
+            "failed_step": alert.failed_step,
+            "run_url": alert.run_url or "",
+            "next_command": alert.next_command,
+            "text": "\n".join(alert.lines[1:]),
+        },
+    )

@@ -25,6 +25,9 @@ os.environ["PREFECT_HOME"] = str(PREFECT_HOME)
 
 from flows.runtime import Runtime, prefect_runtime  # noqa: E402 – see above
 
+# The fixtures of whole deploys; after PREFECT_HOME is set, as for all that may import Prefect.
+pytest_plugins = ["tests.stage"]
+
 # How long an example takes says nothing on a machine that does other things as well.
 hypothesis.settings.register_profile("airlock", deadline=None)
 hypothesis.settings.load_profile("airlock")

@@ -83,12 +83,14 @@ class Release:
     commit: full hash; for the service's own folder that of its HEAD, which says nothing about
         files that were never committed (see ``dirty``).
     directory: the working folder the service is started in.
+    committed_at: None where there is no commit, or files that none has.
     """
 
     ref: str | None
     commit: str | None
     directory: Path
     dirty: bool = False
+    committed_at: datetime | None = None
 
     @property
     def name(self) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from airlock.errors import Refused
 from airlock.service import LogMark
@@ -73,20 +74,39 @@ def tail(target: Target, found: Iterable[LogMark], lines: int = 15) -> str:
 
 
 def mask(target: Target, text: str) -> str:
-    """The text without passwords in URLs, query strings, and the values the service was given."""
-    for secret in sorted(_secrets(target), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return _QUERY.sub(r"\1?***", _CREDENTIALS.sub("***", text))
+    """The text without passwords in URLs, query strings, and the values of secret variables."""
+    secrets = sorted(_secrets(target), key=len, reverse=True)
+    text = _without(secrets, text)
+    text = _QUERY.sub(r"\1?***", _CREDENTIALS.sub("***", text))
+    # What was cut out may have brought the pieces of another one together.
+    return _without(secrets, text)
+
+
+def _without(secrets: Iterable[str], text: str) -> str:
+    while found := [secret for secret in secrets if secret in text]:
+        text = text.replace(found[0], "***")
+    return text
 
 
 def _secrets(target: Target) -> set[str]:
     service = target.service
-    names = [target.database_url_env, target.replication_url_env, target.alerts.slack_url_env]
-    found = {
-        os.environ.get(name, "") for name in (*names, *(service.env if service else ())) if name
-    }
+    names = (*target.secret_variables, *(service.env if service else ()))
+    found = {os.environ.get(name, "") for name in names}
     for file in (target.env_file, service.env_file if service else None):
         if file is not None and file.is_file():
             found |= set(read_env_file(file).values())
+    found |= {part for value in found for part in _parts(value)}
     # Short values are ports and flags: masking every "1" would leave nothing to read.
     return {value for value in found if len(value) >= 6}
+
+
+def _parts(url: str) -> Iterator[str]:
+    """What is secret in a URL by itself: its password, and a path that holds a token."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return
+    if password := parts.password:
+        yield from (password, unquote(password))
+    if parts.scheme in ("http", "https"):
+        yield parts.path.strip("/")

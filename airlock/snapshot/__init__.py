@@ -45,7 +45,8 @@ _TMP = ".tmp-"
 _GONE = ".gone-"
 # Two WAL segments, the template, the manifest.
 _SPARE_BYTES = 128 * 2**20
-# Snapshots that this process took: their files need no second hashing while nobody writes them.
+# Snapshots that this process took or verified: their files need no second hashing while nobody
+# writes them.
 _hashed: dict[str, files.Stamps] = {}
 
 
@@ -158,10 +159,13 @@ async def verify(snapshot: Snapshot, *, workers: int = 2) -> None:
     """Every file is as it was when it was taken. Raises Refused naming one that is not."""
     entries = _entries(snapshot)
 
-    def check(stop: threading.Event) -> None:
+    def check(stop: threading.Event) -> files.Stamps:
+        # Before the hashing: what is written during it must show.
+        stamps = files.stamps(snapshot.path)
         files.check(snapshot.path, entries, workers, stop)
+        return stamps
 
-    await files.in_thread(check)
+    _hashed[snapshot.sha256] = await files.in_thread(check)
 
 
 @asynccontextmanager

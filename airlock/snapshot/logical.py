@@ -15,12 +15,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from airlock import server
 from airlock.binaries import SERVER_TOOLS, Binaries
 from airlock.errors import AirlockError, Refused, Transient
-from airlock.postgres import Conn, connect, quote_ident, quote_literal, translated
+from airlock.postgres import (
+    Conn,
+    connect,
+    on_database,
+    quote_ident,
+    quote_literal,
+    translated,
+)
 from airlock.settings import Target
 from airlock.snapshot import files, tool
 from airlock.snapshot.facts import Facts
@@ -128,7 +135,16 @@ def database_statements(facts: Facts, name: str, owner: str | None) -> list[str]
 
     owner: None leaves it to the role that runs this.
     """
-    database = facts.database
+    made = [create_statement(facts.database, name, owner)]
+    if (comment := facts.database["comment"]) is not None:
+        made.append(f"COMMENT ON DATABASE {quote_ident(name)} IS {quote_literal(comment)}")
+    if facts.database["has_grants"]:
+        made += grant_statements(name, facts.grants)
+    return made + setting_statements(name, facts.database_settings)
+
+
+def create_statement(database: Mapping[str, Any], name: str, owner: str | None) -> str:
+    """SQL that makes an empty database with the encoding and locale of another one."""
     words = [
         f"CREATE DATABASE {quote_ident(name)} TEMPLATE template0",
         f"ENCODING {quote_literal(database['encoding'])}",
@@ -141,14 +157,19 @@ def database_statements(facts: Facts, name: str, owner: str | None) -> list[str]
         words.append(f"LOCALE_PROVIDER builtin BUILTIN_LOCALE {quote_literal(database['locale'])}")
     if owner is not None:
         words.append(f"OWNER {quote_ident(owner)}")
-    made = [" ".join(words)]
-    if database["comment"] is not None:
-        text = quote_literal(database["comment"])
-        made.append(f"COMMENT ON DATABASE {quote_ident(name)} IS {text}")
-    if database["has_grants"]:
-        made.append(f"REVOKE ALL ON DATABASE {quote_ident(name)} FROM PUBLIC")
-        made += [_grant(name, row) for row in facts.grants]
-    for row in facts.database_settings:
+    return " ".join(words)
+
+
+def grant_statements(name: str, grants: Iterable[Mapping[str, Any]]) -> list[str]:
+    """SQL that gives a database these privileges and no others to PUBLIC."""
+    nobody = f"REVOKE ALL ON DATABASE {quote_ident(name)} FROM PUBLIC"
+    return [nobody, *(_grant(name, row) for row in grants)]
+
+
+def setting_statements(name: str, settings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """SQL for what is set for a database, and for roles in it."""
+    made: list[str] = []
+    for row in settings:
         if row["in_database"]:
             whose = f"ROLE {quote_ident(row['role'])} IN " if row["role"] else ""
             made.append(f"ALTER {whose}DATABASE {quote_ident(name)} SET {_setting(row['setting'])}")
@@ -243,7 +264,7 @@ async def on_dev_server(
             owner = facts.database["owner"]
             await _execute(dev_url, database_statements(facts, database, owner))
             await _execute(dev_url, [_mark(target.name, database)])
-            url = _with_database(dev_url, database)
+            url = on_database(dev_url, database)
             await _restore(binaries, snapshot, url, database, target.snapshot.jobs)
             yield Restored(
                 url=url if dev["role"] == facts.role else _as_role(url, facts.role),
@@ -360,19 +381,6 @@ async def _drop_whatever_happens(dev_url: str, keeper: Conn, database: str) -> N
     except AirlockError as error:
         # The next run sweeps it; the error that brought us here matters more.
         log.warning("clone left behind: database=%s reason=%s", database, error)
-
-
-def _with_database(url: str, database: str) -> str:
-    parts = urlsplit(url)
-    said = [
-        (name, text) for name, text in parse_qsl(parts.query) if name not in ("dbname", "database")
-    ]
-    path = "/" + quote(database, safe="")
-    netloc = parts.netloc
-    query_text = urlencode(said, safe="/", quote_via=quote)
-    made = urlunsplit((parts.scheme, netloc, path, query_text, ""))
-    # urlunsplit drops the slashes of an empty host: a Unix socket named in the query.
-    return made if "://" in made else made.replace(":", "://", 1)
 
 
 def _as_role(url: str, role: str) -> str:

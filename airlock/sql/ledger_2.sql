@@ -30,7 +30,10 @@ CREATE TABLE airlock.delivery (
     delivered_at timestamptz,
     PRIMARY KEY (alert, channel)
 );
-COMMENT ON TABLE airlock.delivery IS 'One row per alert and channel that was tried';
+COMMENT ON TABLE airlock.delivery IS 'One row per alert and channel that it is for';
+-- What was delivered until now was emitted as an event in the same call.
+INSERT INTO airlock.delivery (alert, channel, delivered_at)
+SELECT id, 'events', delivered_at FROM airlock.alert WHERE delivered_at IS NOT NULL;
 ALTER TABLE airlock.alert DROP COLUMN attempts, DROP COLUMN last_error;
 COMMENT ON COLUMN airlock.alert.delivered_at IS 'When the last of its channels had taken it';
 

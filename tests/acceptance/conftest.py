@@ -1,254 +1,21 @@
-"""A whole stage for a deploy: production at 009 with rows, its service with releases, a webhook."""
+"""Whole deploys: a stage of its own for each test, and the flow that is run on it."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from airlock import contents, ledger, release, server, service, settings
-from airlock import deploy as steps
-from airlock.catalogue import Catalogue
-from airlock.contents import Contents
-from airlock.introspection import read_catalogue
-from airlock.postgres import connect, quote_ident
-from airlock.request import DeployRequest
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-TRACKER = CHECKOUT / "examples" / "ma_tracker"
-sys.path.insert(0, str(TRACKER))
-
-HEALTH = "    try:\n        version = await store(request).schema_version()\n"
-BOOT = 'database_url = os.environ.get("DATABASE_URL")\n'
-
-# What each bad release does otherwise than the good one: file, text, replacement.
-RELEASES: dict[str, tuple[str, str, str]] = {
-    "v1": ("routes.py", "", ""),
-    "v2": ("routes.py", "", ""),
-    "unhealthy": (
-        "routes.py",
-        HEALTH,
-        "    global asked\n    asked += 1\n    if asked > 2:\n"
-        '        return JSONResponse({"status": "unhealthy", "reason": "no quotes"}, 503)\n'
-        + HEALTH,
-    ),
-    "flapping": (
-        "routes.py",
-        HEALTH,
-        "    global asked\n    asked += 1\n    if asked % 4 == 0:\n"
-        '        return JSONResponse({"status": "unhealthy", "reason": "now and then"}, 503)\n'
-        + HEALTH,
-    ),
-    "port-taken": (
-        "start_server.py",
-        "    " + BOOT,
-        '    socket.create_server(("127.0.0.1", int(os.environ["TAKEN_PORT"])))\n    ' + BOOT,
-    ),
-    "exits": ("start_server.py", "    " + BOOT, '    sys.exit("no licence")\n    ' + BOOT),
-    "never-ready": ("start_server.py", "    " + BOOT, "    signal.pause()\n    " + BOOT),
-}
-
-
-@dataclass(slots=True)
-class Webhook:
-    """A receiver of alerts on loopback."""
-
-    url: str = ""
-    bodies: list[dict[str, Any]] = field(default_factory=list)
-    status: int = 200
-
-    @property
-    def text(self) -> str:
-        return "\n".join(body["text"] for body in self.bodies)
-
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next(
-            int(line.split(b":")[1])
-            for line in head.split(b"\r\n")
-            if line.lower().startswith(b"content-length")
-        )
-        self.bodies.append(json.loads(await reader.readexactly(length)))
-        writer.write(f"HTTP/1.1 {self.status} X\r\nContent-Length: 0\r\n\r\n".encode())
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+from airlock import server
+from tests.stage import Stage, Webhook, receiving, standing
 
 
 @pytest.fixture
 async def webhook() -> AsyncIterator[Webhook]:
-    found = Webhook()
-    async with await asyncio.start_server(found.handle, "127.0.0.1", 0) as receiver:
-        found.url = f"http://127.0.0.1:{receiver.sockets[0].getsockname()[1]}/hook"
+    async with receiving() as found:
         yield found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """All that a rollback must bring back."""
-
-    catalogue: Catalogue
-    contents: Contents
-
-
-@dataclass(slots=True, kw_only=True)
-class Stage:
-    """Production with its service, and the means to deploy to it and to look at it."""
-
-    root: Path
-    port: int
-    webhook: Webhook
-    superuser_url: str
-
-    @property
-    def target(self) -> settings.Target:
-        return settings.target("prod")
-
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def migration(self, version: int, name: str, forward: str, reverse: str) -> None:
-        """Add a migration file."""
-        notes = "\n".join(f"-- {line}" for line in reverse.strip().splitlines())
-        (self.root / "migrations" / f"{version:03d}_{name}.sql").write_text(
-            f"-- Migration {version:03d}: {name}\n-- Purpose: a test\n-- Author: tests\n"
-            f"-- Date: 2026-01-01\n\n{forward}\n\n-- ROLLBACK NOTES\n{notes}\n",
-            encoding="utf-8",
-        )
-
-    async def world(self) -> World:
-        async with connect(self.superuser_url) as conn:
-            catalogue = await read_catalogue(conn)
-            columns = {table: catalogue.columns(*table) for table in catalogue.stores}
-            read = await contents.read_contents(conn, columns, max_bytes=2**40)
-        return World(catalogue=catalogue, contents=read)
-
-    async def health(self) -> dict[str, Any]:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            return (await client.get(f"{self.base_url}/health")).json()
-
-    async def last(self) -> ledger.Deploy:
-        async with ledger.connection(self.target) as conn:
-            return (await ledger.recent(conn))[0]
-
-
-def project(root: Path, *, port: int, service_table: bool = True) -> None:
-    """airlock.toml and the tracker's migrations up to 010."""
-    root.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(CHECKOUT / "migrations", root / "migrations")
-    text = """
-[targets.prod]
-database_url_env = "PROD_DATABASE_URL"
-replication_url_env = "PROD_REPLICATION_URL"
-[targets.prod.budget]
-tries = 5
-[targets.prod.alerts]
-slack_url_env = "PROD_SLACK_URL"
-"""
-    if service_table:
-        text += f"""
-[targets.prod.service]
-repository = "service"
-directory = "service"
-port = {port}
-env = ["DATABASE_URL", "TAKEN_PORT"]
-ready_s = 8
-[targets.prod.health]
-url = "http://127.0.0.1:{port}/health"
-consecutive = 3
-interval_ms = 50
-bake_s = 0.3
-smoke = [{{ path = "/deals?limit=1" }}]
-"""
-    (root / "airlock.toml").write_text(text, encoding="utf-8")
-
-
-def git(folder: Path, *arguments: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    subprocess.run(
-        ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", *arguments],
-        cwd=folder,
-        env=environment,
-        check=True,
-        capture_output=True,
-    )
-
-
-@pytest.fixture(scope="session")
-def service_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reference service's repository, one tag for each release."""
-    folder = tmp_path_factory.mktemp("repository") / "service"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(TRACKER / "python-service", folder, ignore=ignored)
-    git(folder, "init", "--quiet", "--initial-branch=main")
-    originals = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
-    for tag, (file, text, replacement) in RELEASES.items():
-        assert text in originals[file], f"{tag}: the service's {file} changed; mend RELEASES"
-        for name, original in originals.items():
-            (folder / name).write_text(original, encoding="utf-8")
-        if text:
-            changed = originals[file].replace(text, replacement, 1)
-            if "global asked" in changed:
-                changed = changed.replace("\nrouter = ", "\nasked = 0\nrouter = ", 1)
-            (folder / file).write_text(changed, encoding="utf-8")
-        (folder / "RELEASE").write_text(tag, encoding="utf-8")
-        git(folder, "add", "--all")
-        git(folder, "commit", "--quiet", "--message", tag)
-        git(folder, "tag", tag)
-    git(folder, "checkout", "--quiet", "v1")
-    return folder
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-@pytest.fixture(scope="session")
-async def base_009(
-    pg: server.Server, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[str]:
-    """A database that Airlock itself brought to 009, with rows; the template of the others."""
-    import load_data
-
-    name = f"base_009_{os.getpid()}"
-    root = tmp_path_factory.mktemp("base") / "project"
-    project(root, port=1, service_table=False)
-    async with connect(pg.url()) as superuser:
-        await superuser.execute(f"CREATE DATABASE {quote_ident(name)} OWNER owner")
-    async with connect(pg.url(name)) as superuser:
-        await superuser.execute("ALTER SCHEMA public OWNER TO owner")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(settings.CONFIG_VARIABLE, str(root / "airlock.toml"))
-        patch.setenv("PROD_DATABASE_URL", pg.url(name, "owner"))
-        patch.setenv("PROD_REPLICATION_URL", pg.url(name))
-        lease = await steps.open_deploy(DeployRequest(target="prod", up_to=9))
-        assert lease is not None
-        for step in (
-            steps.take_snapshot,
-            steps.rehearse,
-            steps.apply_plan,
-            steps.verify_schema,
-            steps.succeed,
-        ):
-            await step(lease)
-    async with connect(pg.url(name, "owner")) as conn:
-        await load_data.load(conn, deals=300)
-    yield name
-    async with connect(pg.url()) as superuser:
-        await superuser.execute(f"DROP DATABASE {quote_ident(name)} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -261,37 +28,15 @@ async def stage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Stage]:
     """Production at 009, release v1 serving."""
-    name = f"stage_{os.getpid()}_{free_port()}"
-    async with connect(pg.url()) as superuser:
-        await superuser.execute(
-            f"CREATE DATABASE {quote_ident(name)} OWNER owner TEMPLATE {quote_ident(base_009)}"
-        )
-    root, port = tmp_path / "project", free_port()
-    project(root, port=port)
-    shutil.copytree(service_repository, root / "service")
-    taken = socket.create_server(("127.0.0.1", 0))
-    for variable, value in {
-        settings.CONFIG_VARIABLE: str(root / "airlock.toml"),
-        "PROD_DATABASE_URL": pg.url(name, "owner"),
-        "PROD_REPLICATION_URL": pg.url(name),
-        "PROD_SLACK_URL": webhook.url,
-        "DATABASE_URL": pg.url(name, "owner"),
-        "TAKEN_PORT": str(taken.getsockname()[1]),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }.items():
-        monkeypatch.setenv(variable, value)
-    made = Stage(root=root, port=port, webhook=webhook, superuser_url=pg.url(name))
-    first = await release.check_out(made.target, "v1")
-    await service.restart(made.target, first, old=None, token="before")
-    try:
+    async with standing(
+        tmp_path / "project",
+        pg=pg,
+        base=base_009,
+        repository=service_repository,
+        webhook=webhook,
+        patch=monkeypatch,
+    ) as made:
         yield made
-    finally:
-        taken.close()
-        running = await service.find(made.target)
-        if running is not None:
-            await service.stop(made.target, running)
-        async with connect(pg.url()) as superuser:
-            await superuser.execute(f"DROP DATABASE {quote_ident(name)} WITH (FORCE)")
 
 
 Deploy = Callable[..., Awaitable[Any]]

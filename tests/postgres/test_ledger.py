@@ -9,6 +9,7 @@ import pytest
 from airlock import ledger, postgres
 from airlock.catalogue import Catalogue
 from airlock.errors import Broken, LeaseLost, Refused, Transient
+from airlock.ledger import Delivery
 from airlock.postgres import connect
 from tests.postgres.conftest import Project, runner
 
@@ -289,16 +290,16 @@ async def test_an_alert_waits_once_per_key_until_it_is_delivered(project: Projec
         await ledger.enqueue_alert(conn, lease.deploy, "key", body)
     (queued,) = await ledger.undelivered(conn)
     assert queued.body == '{"n": 1}'
-    await ledger.record_delivery(conn, queued, "slack", "HTTP status 500")
-    assert await ledger.undelivered(conn) == (queued,)
-    assert await ledger.took(conn, queued) == frozenset()
-    await ledger.record_delivery(conn, queued, "slack", None)
-    assert await ledger.took(conn, queued) == {"slack"}
-    await ledger.close_alert(conn, queued)
-    assert await ledger.undelivered(conn) == ()
+    for error in ("HTTP status 500", None):
+        await ledger.record_delivery(conn, queued.id, "slack", error)
     assert await project.fetch("SELECT channel, attempts, last_error FROM airlock.delivery") == [
         ("slack", 2, None)
     ]
+    await ledger.address(conn, [Delivery(alert=queued.id, channel="webhook")])
+    await ledger.close_alerts(conn, [queued.id], ["slack", "webhook"])
+    assert await ledger.undelivered(conn) == (queued,)
+    await ledger.close_alerts(conn, [queued.id], ["slack"])
+    assert await ledger.undelivered(conn) == ()
 
 
 async def test_a_ledger_of_the_first_version_is_upgraded_with_what_it_holds(project: Project, conn):

@@ -9,6 +9,7 @@ import pytest
 
 from airlock import health, record
 from airlock.health import HealthVerdict
+from airlock.request import Gate
 from airlock.service import ending, table
 
 from .conftest import Stage, free_port
@@ -55,6 +56,26 @@ async def test_what_is_certainly_wrong_is_unhealthy_at_once(
     assert re.search(summary, verdict.summary, re.DOTALL), verdict.summary
     assert verdict.first_bad
     assert verdict.seconds < 5
+
+
+@pytest.mark.parametrize(
+    ("gate", "behaviour", "options"),
+    [
+        ("log_errors", "log_errors", {}),
+        ("smoke", "", {"smoke": [{"path": "/nowhere"}]}),
+        ("bake", "", {"bake_s": 60}),
+    ],
+)
+async def test_a_check_that_was_left_out_finds_nothing_and_is_not_called_good(
+    stage: Stage, gate: Gate, behaviour: str, options: dict[str, object]
+) -> None:
+    stage.health.update(options)
+    new = (await stage.restart("one", behaviour)).new
+    verdict = await health.check(stage.target, new, skip=(gate,))
+    assert verdict.verdict == "healthy", verdict.summary
+    left_out = [check.name for check in verdict.evidence if check.detail == "left out on request"]
+    assert left_out == [gate.removesuffix("_errors")]
+    assert [check.ok for check in verdict.evidence if check.name in left_out] == [None]
 
 
 async def test_a_service_that_booted_and_is_unhealthy_now_is_found_in_a_few_probes(

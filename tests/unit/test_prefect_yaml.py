@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.flows import Flow
+from prefect.utilities.callables import parameter_schema
 from prefect.utilities.importtools import import_object
 
 from flows.runtime import WORK_POOL
 
 FILE = Path(__file__).parents[2] / "prefect.yaml"
+SNAPSHOT = Path(__file__).with_name("prefect_yaml.json")
+RENEW = f"If it is meant: {Path(sys.executable).name} -m tests.unit.test_prefect_yaml"
 CONTENT: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 
 
@@ -27,15 +33,36 @@ def title(deployment: dict[str, Any]) -> str:
     return f"{flow_of(deployment).name}/{deployment['name']}"
 
 
+def schema(deployment: dict[str, Any]) -> dict[str, Any]:
+    """The form that Prefect stores with a deployment; its drop-down is whatever project is here."""
+    text = json.dumps(parameter_schema(flow_of(deployment)).model_dump())
+    return json.loads(text, object_hook=_whatever_targets)
+
+
+def _whatever_targets(found: dict[str, Any]) -> dict[str, Any]:
+    return {**found, "enum": []} if found.get("title") == "Target" else found
+
+
+def snapshot() -> dict[str, Any]:
+    forms = {flow_of(each).name: schema(each) for each in CONTENT["deployments"]}
+    return {"file": CONTENT, "forms": forms}
+
+
 each_deployment = pytest.mark.parametrize("deployment", CONTENT["deployments"], ids=title)
 
 
-def test_staging_and_prod_can_be_deployed_and_rolled_back() -> None:
+def test_the_whole_file_and_the_forms_are_as_they_were() -> None:
+    assert snapshot() == json.loads(SNAPSHOT.read_text(encoding="utf-8")), RENEW
+
+
+def test_what_is_deployed_is_what_people_look_for() -> None:
     assert {title(deployment) for deployment in CONTENT["deployments"]} == {
         "deploy/staging",
         "deploy/prod",
         "rollback/staging",
         "rollback/prod",
+        "refresh-staging/nightly",
+        "drift/nightly",
     }
 
 
@@ -53,13 +80,49 @@ def test_a_preset_parameter_is_one_that_the_flow_takes(deployment: dict[str, Any
 
 
 @each_deployment
-def test_a_deployment_presets_its_own_target_only(deployment: dict[str, Any]) -> None:
-    assert deployment["parameters"] == {"target": deployment["name"]}
+def test_a_deployment_of_a_target_presets_it_and_no_more(deployment: dict[str, Any]) -> None:
+    if "schedules" not in deployment:
+        assert deployment["parameters"] == {"target": deployment["name"]}
 
 
 @each_deployment
-def test_a_second_run_on_a_target_waits_its_turn(deployment: dict[str, Any]) -> None:
-    assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+def test_a_schedule_is_off_and_says_whose_clock_it_means(deployment: dict[str, Any]) -> None:
+    for schedule in deployment.get("schedules", []):
+        assert schedule["active"] is False
+        assert CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
+        assert schedule.keys() == {"cron", "timezone", "active"}
+
+
+@each_deployment
+def test_a_deployment_says_what_happens(deployment: dict[str, Any]) -> None:
+    assert len(deployment["description"].splitlines()) > 1
+
+
+@each_deployment
+def test_each_field_of_a_form_says_what_it_means(deployment: dict[str, Any]) -> None:
+    for name, field in parameter_schema(flow_of(deployment)).properties.items():
+        told = [field, *field.get("anyOf", [])]
+        assert any(each.get("description") for each in told), name
+        assert any(each.get("title") not in (None, name) for each in told), name
+
+
+@each_deployment
+def test_no_name_or_value_in_it_is_a_secret(deployment: dict[str, Any]) -> None:
+    names = {*parameter_schema(flow_of(deployment)).properties, *deployment["parameters"]}
+    assert not [each for each in names if re.search("url|password|secret|token|key", each)]
+    assert set(deployment["work_pool"]["job_variables"]) == {"working_dir", "command"}
+
+
+@each_deployment
+def test_the_runs_on_one_target_wait_in_one_queue(deployment: dict[str, Any]) -> None:
+    queue = deployment["work_pool"].get("work_queue_name")
+    assert queue == deployment["parameters"].get("target")
+
+
+@each_deployment
+def test_no_run_holds_a_slot_that_it_would_lose_by_pausing(deployment: dict[str, Any]) -> None:
+    # Prefect revokes the slot's lease at the pause, and cancels the run when it cannot renew it.
+    assert "concurrency_limit" not in deployment
 
 
 @each_deployment
@@ -72,3 +135,8 @@ def test_no_path_of_a_machine_stands_in_the_file() -> None:
     values = re.findall(r"^[^#\n]*?[:\s](/[\w./-]+|~[\w./-]*)\s*$", FILE.read_text(), re.MULTILINE)
     assert values == []
     assert os.fspath(FILE.parent) not in FILE.read_text()
+
+
+if __name__ == "__main__":
+    text = json.dumps(snapshot(), indent=2, ensure_ascii=False)
+    SNAPSHOT.write_text(f"{text}\n", encoding="utf-8")

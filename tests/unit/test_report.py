@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from airlock import record, report
+from airlock.approval import Approval
 from airlock.catalogue import Catalogue
 from airlock.effects import Effect, LockMode, StatementEffects
 from airlock.health import Check, HealthVerdict
@@ -17,8 +19,10 @@ from airlock.ledger import Deploy, Event
 from airlock.migration import Migration
 from airlock.plan import AppliedMigration, Plan
 from airlock.rehearsal import Rehearsal, RehearsedMigration
+from airlock.replacement import MaskedCopy, Replacement
 from airlock.report import DeployReport
 from airlock.service import Release
+from airlock.snapshot import Snapshot
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -107,7 +111,8 @@ def deploy(**changed: object) -> Deploy:
         "target": "prod",
         "requester": "Ada",
         "reason": "halts",
-        "request": "{}",
+        "kind": "deploy",
+        "request": '{"target": "prod"}',
         "state": "succeeded",
         "plan": record.dump(PLAN),
         "rehearsal": record.dump(REHEARSAL),
@@ -306,5 +311,164 @@ def test_each_intent_is_paired_with_the_result_that_follows_it():
 def test_the_headline_is_the_outcome_and_the_next_command_what_to_do(changed, said, command):
     row = deploy(**changed)
     assert (row.headline, row.next_command) == (said, command)
-    found = report.compose_alert(row, kept_rows=3)
-    assert (found.headline, found.next_command, found.kept_rows) == (said, command, 3)
+
+
+def told(text: str, name: str) -> str:
+    """What the table of facts says about something; empty if it is not there."""
+    lines = (line for line in text.splitlines() if line.startswith(f"| {name} | "))
+    return next(lines, "").removeprefix(f"| {name} | ").removesuffix(" |")
+
+
+def asked(**decided: Any) -> str:
+    return record.dump(
+        Approval(
+            required_because="prod always asks",
+            asked_at=AT,
+            schema_before="before",
+            checksums=PLAN.checksums,
+            **decided,
+        )
+    )
+
+
+SNAPSHOT = Snapshot(
+    id="s1",
+    provider="physical",
+    provider_reason="",
+    path=Path("s1"),
+    target="prod",
+    database="d",
+    created_at=AT - timedelta(seconds=90),
+    seconds=2.5,
+    size_bytes=3 * 2**20,
+    sha256="",
+    wal_lsn="",
+    system_identifier="",
+    server_version="",
+    tool_version="",
+    migration_head=None,
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name", "said"),
+    [
+        ({"run_url": "http://ui/runs/1"}, "Run", "[open it in Prefect](<http://ui/runs/1>)"),
+        ({"run_url": "javascript:alert(1)"}, "Run", ""),
+        (
+            {"request": '{"target": "prod", "skip": ["smoke", "bake"]}'},
+            "Left out on request",
+            "smoke, bake – halts",
+        ),
+        (
+            {"approval": asked(decision="approved", name="Eve", reason="read it")},
+            "Approved by",
+            "Eve – read it",
+        ),
+        (
+            {"approval": asked(decision="rejected", name="Eve", reason="too late")},
+            "Approval",
+            "Rejected by Eve: too late",
+        ),
+        ({"approval": asked(decision="not needed")}, "Approval", "not needed: prod always asks"),
+        (
+            {"snapshot": record.dump(SNAPSHOT)},
+            "Snapshot",
+            "s1, physical, 3.0 MiB in 2.50 s, 1 min 30 s old when production was touched",
+        ),
+        (
+            {"finished_at": AT + timedelta(seconds=75)},
+            "Time",
+            "2026-01-02 03:04:05 UTC, 1 min 15 s",
+        ),
+        ({}, "Time", "2026-01-02 03:04:05 UTC, not finished"),
+        (
+            {"reason": "so | <b>\n[x](http://e)"},
+            "Started by",
+            "Ada – so \\| \\<b> \\[x\\](http://e)",
+        ),
+    ],
+)
+def test_a_fact_is_told_where_the_ledger_has_it(changed, name, said):
+    text = report.markdown(make(deploy(**changed), ("apply_plan", "intent")))
+    assert told(text, name) == said
+
+
+@pytest.mark.parametrize(
+    ("changed", "says_next"),
+    [
+        ({"state": "succeeded"}, False),
+        ({"state": "failed"}, False),
+        ({"state": "failed", "failure": "x"}, True),
+        ({"state": "stranded", "failure": "x"}, True),
+        ({"state": "applying"}, True),
+    ],
+)
+def test_what_to_do_next_comes_before_everything_else_if_there_is_anything_to_do(
+    changed, says_next
+):
+    lines = report.markdown(make(deploy(**changed))).splitlines()
+    assert lines[2].startswith("**Next:** ") is says_next
+
+
+def test_a_refresh_has_its_copy_in_place_of_the_runbook_s_checklist():
+    copied = MaskedCopy(
+        tables=3, rows=1200, masked_columns=4, large_objects=0, checks=("no sentinel",), seconds=2
+    )
+    names = Replacement.of(7, source="prod", database="staging", oid=1)
+    row = deploy(
+        kind="refresh",
+        target="staging",
+        request='{"target": "staging"}',
+        plan=record.dump(replace(PLAN, migrations=())),
+        rehearsal=None,
+        refresh=record.dump(replace(names, copied=copied)),
+    )
+    found = make(row, migrations=(), schema_expected=None)
+    text = report.markdown(found)
+    assert told(text, "Refresh").startswith("7 of staging, a masked copy of prod: 3 tables, 1,200")
+    assert "## Checked before the swap\n\n- no sentinel\n" in text
+    assert [each.title for each in report.sections(found)][1:] == ["Checked before the swap"]
+    assert report.effects(found) == []
+
+
+def test_the_timeline_is_a_picture_only_where_pictures_are_shown():
+    found = make(deploy(), *VERIFIED)
+    shown = report.markdown(found, pictures=True)
+    head, _, rest = shown.partition("![Timeline](data:image/svg+xml;base64,")
+    assert head.startswith("# DEPLOYED")
+    svg = base64.b64decode(rest.partition(")")[0]).decode()
+    assert "verify_schema" in svg
+    assert "<details><summary>Steps</summary>" in shown
+    assert "data:" not in report.markdown(found)
+    assert "## Steps\n\n| step |" in report.markdown(found)
+
+
+def test_the_table_of_effects_has_one_row_for_each_statement():
+    (row,) = report.effects(make(deploy()))
+    assert row == {
+        "migration": "011_scores",
+        "state": "applied",
+        "statement": "UPDATE a SET b = 1 | 2",
+        "locks": "public.deals AccessExclusiveLock, public.quiet RowExclusiveLock",
+        "rewritten": "public.deals",
+        "scanned": "–",
+        "ms on the clone": 250.0,
+        "WAL bytes": 1234,
+        "rows": 5000,
+    }
+    (row,) = report.effects(make(deploy(), migrations=()))
+    assert row["state"] == "rehearsed only"
+
+
+def test_a_failure_with_backticks_stays_in_its_block():
+    text = report.markdown(make(deploy(state="failed", failure="a\n```\n# b")))
+    assert "````\na\n```\n# b\n````" in text
+
+
+def test_a_statement_with_backticks_stays_code():
+    (tried,) = REHEARSAL.migrations
+    odd = replace(tried.statements[0], statement="COMMENT ON a IS '`<b>``'")
+    rehearsed = replace(REHEARSAL, migrations=(replace(tried, statements=(odd,)),))
+    text = report.markdown(make(deploy(rehearsal=record.dump(rehearsed))))
+    assert "| ```COMMENT ON a IS '`<b>``'``` |" in text

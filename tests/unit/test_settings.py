@@ -197,3 +197,15 @@ def test_a_secret_written_into_the_file_is_not_in_the_message_about_it(write):
 def chain(error: BaseException | None) -> list[BaseException]:
     """An error and those it was raised from, as a traceback shows them."""
     return [error, *chain(error.__cause__)] if error is not None else []
+
+
+def test_two_targets_do_not_write_their_metrics_over_each_other(write):
+    both = "".join(
+        f'[targets.{name}]\ndatabase_url_env = "URL"\n'
+        f'[targets.{name}.metrics]\nfile = "{name}.prom"\n'
+        for name in ("prod", "staging")
+    )
+    found = settings.load(write(both))
+    assert found.target("prod").metrics.file == found.root / "prod.prom"
+    with pytest.raises(Refused, match=r"\[targets.staging\] metrics.file is that of prod as well"):
+        settings.load(write(both.replace("staging.prom", "prod.prom")))

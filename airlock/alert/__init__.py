@@ -1,0 +1,107 @@
+"""One alert: what a person must know first, outcome in front.
+
+``compose`` makes it from the ledger, ``routing`` says who hears of it, ``channels`` hands it over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+State = Literal[
+    "succeeded",
+    "failed",
+    "turned_down",
+    "rolled_back",
+    "undone",
+    "stranded",
+    "approval_wanted",
+    "drift_found",
+    "drift_gone",
+]
+Kind = Literal["deploy", "refresh", "drift"]
+
+
+class NotTaken(Exception):
+    """A channel answered, and did not take the alert. The message may be shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """One outcome, as it lies in the outbox.
+
+    state: "turned_down" is a deploy that nobody approved, "undone" a rollback that a person asked
+        for.
+    resolves: an earlier alert of the target was open, and this outcome ends it.
+    detect_s, restore_s: from going live to the failure, from there to everything being back.
+    ref: commit or tag of the release, for those who know it by that.
+    """
+
+    headline: str
+    target: str
+    deploy: int | None  # None: about drift, which no deploy made
+    state: State
+    versions: str = ""
+    failed_step: str = ""
+    error: str = ""
+    requester: str = ""
+    reason: str = ""
+    kept_rows: int = 0
+    snapshot: str | None = None
+    next_command: str = ""
+    kind: Kind = "deploy"
+    resolves: bool = False
+    at: datetime | None = None
+    evidence: tuple[str, ...] = ()
+    approval: str = ""
+    detect_s: float | None = None
+    restore_s: float | None = None
+    run_url: str | None = None
+    ref: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The headline, and in front of it that this ends what an earlier alert began."""
+        return f"RESOLVED – {self.headline}" if self.resolves else self.headline
+
+    @property
+    def event(self) -> str:
+        """Its name as an event, such as ``airlock.deploy.rolled_back``."""
+        return f"airlock.{self.kind}.{self.state.removeprefix('drift_')}"
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The alert as plain lines, the title first."""
+        rows = [
+            ("Target", self._what),
+            ("When", f"{self.at:%Y-%m-%d %H:%M:%S} UTC" if self.at else ""),
+            ("Failing step", self.failed_step),
+            ("Error", self.error),
+            ("Evidence", "\n".join(self.evidence)),
+            ("Started by", " – ".join(part for part in (self.requester, self.reason) if part)),
+            ("Approval", self.approval),
+            ("Time", self._times),
+            ("Rows kept", f"{self.kept_rows:,} in airlock.kept" if self.kept_rows else ""),
+            ("Snapshot", self.snapshot or ""),
+            ("Run", self.run_url or ""),
+            ("Next", self.next_command),
+        ]
+        return (self.title, *(f"{name}: {text}" for name, text in rows if text))
+
+    @property
+    def _what(self) -> str:
+        parts = [
+            self.target,
+            f"migrations {self.versions}" if self.versions else "",
+            f"{self.kind} {self.deploy}" if self.deploy else "",
+        ]
+        return ", ".join(part for part in parts if part)
+
+    @property
+    def _times(self) -> str:
+        parts = [
+            f"{self.detect_s:.1f} s to detect" if self.detect_s is not None else "",
+            f"{self.restore_s:.1f} s to restore" if self.restore_s is not None else "",
+        ]
+        return ", ".join(part for part in parts if part)

@@ -1,0 +1,211 @@
+"""The alert about one deploy, from what the ledger knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import cast
+
+from airlock import record
+from airlock.alert import Alert, State, routing
+from airlock.health import HealthVerdict
+from airlock.ledger import REOPENED, Deploy, Event
+from airlock.service import Release, log
+from airlock.settings import Target
+from airlock.snapshot import Snapshot
+
+ERROR_LINES = 8
+LINE_CHARACTERS = 500
+EVIDENCE_LINES = 5
+
+# What changes production, and the moment from which a failure could have been seen.
+LIVE = (("apply_plan", "intent"), ("apply_plan", "done"), ("restart_service", "done"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the ledger does not have in the deploy's row.
+
+    earlier: the states of the target's alerts since the last one that resolved.
+    approval: who was asked and what they decided, in words.
+    turned_down: that they said no, or nothing in time.
+    health: how the service was after a rollback; None where nobody looked.
+    service: how it answers now, in words; where a rollback failed.
+    """
+
+    events: Sequence[Event]
+    kept_rows: int
+    earlier: Collection[str]
+    approval: str = ""
+    turned_down: bool = False
+    health: HealthVerdict | None = None
+    service: str = ""
+
+
+def compose(target: Target, row: Deploy, facts: Facts) -> Alert:
+    """The alert about the outcome of one deploy."""
+    state = _state(row, facts)
+    detect_s, restore_s = times(row, facts.events)
+    snapshot = record.load(Snapshot, row.snapshot) if row.snapshot else None
+    release = record.load(Release, row.release) if row.release else None
+    alert = Alert(
+        headline=_headline(row, facts),
+        target=row.target,
+        deploy=row.id,
+        state=state,
+        kind=row.kind,
+        versions=row.planned.versions if row.plan else "",
+        failed_step=row.failed_step or "",
+        error=row.failure or "",
+        requester=row.requester,
+        reason=row.reason,
+        kept_rows=facts.kept_rows,
+        snapshot=snapshot.id if snapshot else None,
+        next_command=row.next_command,
+        resolves=routing.ends(state, facts.earlier) and _is_well(facts.health),
+        at=row.finished_at or datetime.now(UTC),
+        evidence=_evidence(row) if row.failure else (),
+        approval=facts.approval,
+        detect_s=detect_s,
+        restore_s=restore_s,
+        run_url=row.run_url,
+        ref=(release.commit or release.ref) if release and not release.dirty else None,
+    )
+    return scrubbed(target, alert)
+
+
+def approval_wanted(target: Target, row: Deploy, approval: str) -> Alert:
+    """That a deploy waits for a person, and where its rehearsal can be read.
+
+    approval: why somebody is asked, in words.
+    """
+    versions = row.planned.versions
+    alert = Alert(
+        headline=f"APPROVAL WANTED – {row.target}: migrations {versions} are rehearsed",
+        target=row.target,
+        deploy=row.id,
+        state="approval_wanted",
+        kind=row.kind,
+        versions=versions,
+        requester=row.requester,
+        reason=row.reason,
+        approval=approval,
+        at=datetime.now(UTC),
+        run_url=row.run_url,
+        next_command=f"read the rehearsal, airlock approve {row.target} or airlock reject "
+        f"{row.target}",
+    )
+    return scrubbed(target, alert)
+
+
+def drift_found(target: Target, headline: str, difference: str, *, run_url: str | None) -> Alert:
+    """That a target's schema is not its ledger's."""
+    alert = Alert(
+        headline=headline,
+        target=target.name,
+        deploy=None,
+        kind="drift",
+        state="drift_found",
+        error=difference,
+        at=datetime.now(UTC),
+        run_url=run_url,
+        next_command=f"airlock drift {target.name}; take the change back, or put it into a "
+        "migration after that",
+    )
+    return scrubbed(target, alert)
+
+
+def drift_gone(target: Target, *, ends: bool, run_url: str | None) -> Alert:
+    """That it is again."""
+    alert = Alert(
+        headline=f"DRIFT GONE – {target.name} has the schema of its ledger again",
+        target=target.name,
+        deploy=None,
+        kind="drift",
+        state="drift_gone",
+        resolves=ends,
+        at=datetime.now(UTC),
+        run_url=run_url,
+        next_command=f"airlock status {target.name}",
+    )
+    return scrubbed(target, alert)
+
+
+def scrubbed(target: Target, alert: Alert) -> Alert:
+    """The alert with no secret of the target in what people and programs wrote into it.
+
+    Before anything is cut off: half a secret would not be found.
+    """
+    return replace(
+        alert,
+        headline=log.mask(target, alert.headline),
+        error=short(log.mask(target, alert.error)),
+        requester=log.mask(target, alert.requester),
+        reason=log.mask(target, alert.reason),
+        approval=log.mask(target, alert.approval),
+        evidence=tuple(short(log.mask(target, line)) for line in alert.evidence),
+        run_url=log.mask(target, alert.run_url) if alert.run_url else None,
+    )
+
+
+def short(text: str) -> str:
+    """The first line, which says what happened, and the last ones of what follows."""
+    first, *rest = text.strip().splitlines() or [""]
+    left_out = ["…"] if len(rest) > ERROR_LINES else []
+    lines = [first, *left_out, *rest[-ERROR_LINES:]]
+    most = LINE_CHARACTERS
+    return "\n".join(line if len(line) <= most else f"{line[:most]}…" for line in lines)
+
+
+def times(row: Deploy, events: Sequence[Event]) -> tuple[float | None, float | None]:
+    """Seconds from going live to the failure, and from there until everything was back."""
+    failures = [e for e in events if e.phase == "failed" and e.step == row.failed_step]
+    live = [e for e in events if (e.step, e.phase) in LIVE]
+    if not failures or not live or row.failure is None:
+        return None, None
+    failed_at = failures[0].at
+    before = [event.at for event in live if event.at <= failed_at]
+    detect_s = (failed_at - before[-1]).total_seconds() if before else None
+    back = row.finished_at if row.state == "rolled_back" else None
+    return detect_s, (back - failed_at).total_seconds() if back else None
+
+
+def _state(row: Deploy, facts: Facts) -> State:
+    if row.state == "failed" and facts.turned_down:
+        return "turned_down"
+    if row.state == "rolled_back" and any(event.step == REOPENED for event in facts.events):
+        return "undone"
+    return cast("State", row.state)
+
+
+def _is_well(health: HealthVerdict | None) -> bool:
+    return health is None or health.is_healthy
+
+
+def _headline(row: Deploy, facts: Facts) -> str:
+    if row.kind != "deploy":
+        return row.headline
+    before = row.planned.head or "an empty schema"
+    if row.state == "stranded":
+        return f"ROLLBACK FAILED – {facts.service} ({row.target})"
+    if row.state == "rolled_back":
+        verdict = facts.health.verdict if facts.health else None
+        back = {
+            "healthy": f"service healthy on {before}",
+            "inconclusive": f"schema back on {before}, service not certainly healthy",
+        }.get(verdict or "", f"schema back on {before}")
+        return f"ROLLED BACK – {back} ({row.target})"
+    return row.headline
+
+
+def _evidence(row: Deploy) -> tuple[str, ...]:
+    """What the health check saw that made it say no."""
+    if row.health is None:
+        return ()
+    verdict = record.load(HealthVerdict, row.health)
+    if verdict.is_healthy:
+        return ()
+    bad = [f"{check.name}: {check.detail}" for check in verdict.evidence if check.ok is False]
+    first = [f"first bad sign: {verdict.first_bad}"] if verdict.first_bad else []
+    return tuple([*first, *bad][:EVIDENCE_LINES])

@@ -1,0 +1,73 @@
+"""Which alert still has to go to which channel, and when it is tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from airlock import ledger, record
+from airlock.alert import Alert, channels, routing
+from airlock.ledger import Delivery, QueuedAlert
+from airlock.postgres import Conn
+from airlock.settings import Target
+
+FIRST_PAUSE_S = 10.0
+LONGEST_PAUSE_S = 900.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """One alert for one channel."""
+
+    alert: Alert
+    key: str
+    delivery: Delivery
+
+    @property
+    def due_in_s(self) -> float:
+        """Seconds until it is tried again by itself."""
+        waited_s = self.delivery.waited_s
+        return 0.0 if waited_s is None else max(0.0, pause_s(self.delivery.attempts) - waited_s)
+
+    def __str__(self) -> str:
+        channel, tried = self.delivery.channel, self.delivery.attempts
+        if self.delivery.taken:
+            return f"{channel} took: {self.alert.title}"
+        why = f"{self.delivery.last_error}, tried {tried} times" if tried else "not tried yet"
+        return f"{channel} has not: {self.alert.title} ({why})"
+
+
+async def outstanding(conn: Conn, target: Target) -> tuple[Letter, ...]:
+    """Each alert with each channel that should have it and has not, oldest first."""
+    return await addressed(conn, target, await ledger.undelivered(conn))
+
+
+async def addressed(
+    conn: Conn, target: Target, queued: Sequence[QueuedAlert]
+) -> tuple[Letter, ...]:
+    """The same for these alerts."""
+    known = {(each.alert, each.channel): each for each in await ledger.deliveries(conn)}
+    configured, found = channels.configured(target), list[Letter]()
+    for each in queued:
+        alert = record.load(Alert, each.body)
+        for channel in sorted(routing.channels(alert) & configured):
+            new = Delivery(alert=each.id, channel=channel)
+            delivery = known.get((each.id, channel), new)
+            if not delivery.taken:
+                found.append(Letter(alert=alert, key=each.dedup_key, delivery=delivery))
+    return tuple(found)
+
+
+def pause_s(attempts: int) -> float:
+    """How long a channel is left alone after so many attempts in vain."""
+    return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (min(attempts, 20) - 1))
+
+
+def due(waiting: Sequence[Letter], channel: str, *, force: bool) -> tuple[Letter, ...]:
+    """What one channel is asked to take now, in order.
+
+    A new alert asks it anyway: what waits for it goes first then.
+    """
+    letters = [letter for letter in waiting if letter.delivery.channel == channel]
+    everything = force or any(letter.delivery.attempts == 0 for letter in letters)
+    return tuple(letter for letter in letters if everything or letter.due_in_s == 0)

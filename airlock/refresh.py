@@ -1,1 +1,0 @@
-"""A target replaced by a masked copy of another one."""

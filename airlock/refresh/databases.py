@@ -1,0 +1,350 @@
+"""The databases of a refresh on the target's server: made, put in each other's place, dropped.
+
+What really happened is read from pg_database: a name can be anybody's, an oid is one database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import asyncpg
+
+from airlock import ledger, postgres
+from airlock.errors import Refused, Transient
+from airlock.postgres import Conn, on_database, quote_ident, quote_literal
+from airlock.replacement import Replacement
+from airlock.settings import Target
+from airlock.snapshot import logical
+
+log = logging.getLogger(__name__)
+
+# Databases are made and renamed from here; no session may be in the one that is renamed.
+MAINTENANCE = "postgres"
+_END_SESSIONS_S = 0.05
+
+# What is built for a refresh, and what a database was before one.
+Kind = Literal["build", "before"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """A database as its server knows it: what a plain dump does not carry.
+
+    row, grants, settings: as snapshot_database.sql, snapshot_database_grants.sql and
+        snapshot_settings.sql give them.
+    """
+
+    oid: int
+    system: str
+    role: str
+    connection_limit: int
+    row: Mapping[str, Any]
+    grants: tuple[Mapping[str, Any], ...]
+    settings: tuple[Mapping[str, Any], ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.row["name"])
+
+    @property
+    def owner(self) -> str:
+        return str(self.row["owner"])
+
+
+async def read(conn: Conn) -> Database:
+    """The database that the connection is in, and its role."""
+    here = await conn.fetchrow(postgres.query("refresh_here"))
+    row = await conn.fetchrow(postgres.query("snapshot_database"))
+    assert here is not None  # noqa: S101 - for the type checker; we are in a database
+    assert row is not None  # noqa: S101 - as above
+    grants = await conn.fetch(postgres.query("snapshot_database_grants"))
+    settings = await conn.fetch(postgres.query("snapshot_settings"))
+    return Database(
+        oid=here["oid"],
+        system=here["system"],
+        role=here["role"],
+        connection_limit=here["connection_limit"],
+        row=dict(row),
+        grants=tuple(dict(each) for each in grants) if row["has_grants"] else (),
+        settings=tuple(dict(each) for each in settings if each["in_database"]),
+    )
+
+
+@asynccontextmanager
+async def server(target: Target) -> AsyncGenerator[Conn]:
+    """A connection to the target's server that is in none of the databases of a refresh."""
+    named = target.refresh.admin_url_env if target.refresh else None
+    url = target.variable(named) if named else target.database_url
+    async with postgres.connect(on_database(url, MAINTENANCE), purpose="refresh") as conn:
+        try:
+            yield conn
+        # Not OSError: steps run in this block, and a missing program is not the server's.
+        except postgres.DRIVER_ERRORS as error:
+            raise postgres.translate(error, f"the server of {target.name}") from error
+
+
+def url_of(target: Target, database: str) -> str:
+    """The target's own role in another database of its server."""
+    return on_database(target.database_url, database)
+
+
+@asynccontextmanager
+async def alone(target: Target) -> AsyncGenerator[None]:
+    """The one refresh, or undo of one, that may work with this target's databases.
+
+    Beside the ledger's lock, which goes with the database that is replaced.
+    Raises Transient when somebody else is at it.
+    """
+    async with ledger.connection(target) as conn:
+        name = await conn.fetchval("SELECT pg_catalog.current_database()::text")
+    async with server(target) as conn:
+        await postgres.stay_connected(conn)
+        if not await conn.fetchval(
+            "SELECT pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))",
+            f"airlock refresh of database {name}",
+        ):
+            raise Transient(
+                f"Another refresh of {target.name} is running, or is being undone. Wait for it, or "
+                f"look at it: airlock status {target.name}"
+            )
+        yield
+
+
+# ---------------------------------------------------------------- before any work
+
+
+async def refuse_server(target: Target, here: Database) -> None:
+    """Raises Refused when the role that makes databases cannot, or is somewhere else."""
+    async with server(target) as conn:
+        admin = await conn.fetchrow(postgres.query("refresh_admin"), here.name)
+        if admin is None or (admin["oid"], admin["system"]) != (here.oid, here.system):
+            raise Refused(
+                f"refresh.admin_url_env of {target.name} leads to another server than "
+                f"{target.database_url_env}, which is in database {here.name} of "
+                f"{here.system}. Both must name the same server; mend one."
+            )
+        if not admin["may_rename"]:
+            role = quote_ident(admin["role"])
+            raise Refused(
+                f"Role {admin['role']} may not make and rename databases of {target.name}. As a "
+                f"superuser run: ALTER ROLE {role} CREATEDB; GRANT {quote_ident(here.owner)} TO "
+                f"{role}; or name another role's address in refresh.admin_url_env."
+            )
+
+
+async def refuse_source(target: Target, here: Database, source: Target) -> None:
+    """Raises Refused when the database to be replaced is the one that is copied."""
+    async with ledger.connection(source) as conn:
+        there = await read(conn)
+    if here.system != there.system:
+        return
+    if here.name == there.name:
+        raise Refused(
+            f"{target.name} and {source.name} are one and the same: database {here.name} of the "
+            f"server with system identifier {here.system}. A refresh would replace production. "
+            f"Mend {target.database_url_env}, or the source in [targets.{target.name}.refresh]."
+        )
+    log.info(
+        "%s and %s share a server; their databases are %s and %s",
+        target.name, source.name, here.name, there.name,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- made and dropped
+
+
+async def create(target: Target, names: Replacement, deploy: int) -> Replacement:
+    """An empty build database that only its owner and this target's role can enter.
+
+    What an earlier try put into it is dropped with it. Returns the names with its oid.
+    """
+    if await _is_empty(target, names):
+        return names
+    async with ledger.connection(target) as conn:
+        here = await read(conn)
+    build = quote_ident(names.build)
+    async with server(target) as conn:
+        if not await _drop_ours(conn, names):
+            raise Refused(
+                f"There is a database {names.build} already, and no refresh made it. Rename it or "
+                f"drop it; a refresh of {target.name} needs the name."
+            )
+        for statement in (
+            logical.create_statement(here.row, names.build, here.owner),
+            f"REVOKE ALL ON DATABASE {build} FROM PUBLIC",
+            f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {build} TO {quote_ident(here.role)}",
+            f"COMMENT ON DATABASE {build} IS {quote_literal(_mark('build', here.name, deploy))}",
+        ):
+            with postgres.translated(f"making the build database ({statement})"):
+                await conn.execute(statement)
+        oid = await oid_of(conn, names.build)
+        assert oid is not None  # noqa: S101 - for the type checker; it was just made
+    return names.built(oid)
+
+
+async def _is_empty(target: Target, names: Replacement) -> bool:
+    async with server(target) as conn:
+        oid = await oid_of(conn, names.build)
+    if oid is None or oid != names.build_oid:
+        return False
+    async with postgres.connect(url_of(target, names.build), purpose="refresh") as conn:
+        return bool(await conn.fetchval(postgres.query("refresh_is_empty")))
+
+
+async def dress(target: Target, names: Replacement) -> None:
+    """Give the build database what is set for the one that it will replace."""
+    async with ledger.connection(target) as conn:
+        here = await read(conn)
+    async with server(target) as conn:
+        for statement in logical.setting_statements(names.build, here.settings):
+            with postgres.translated(f"setting up the build database ({statement})"):
+                await conn.execute(statement)
+
+
+async def drop_build(target: Target, names: Replacement) -> None:
+    """Drop the build database, unless it is the one that serves by now."""
+    async with server(target) as conn:
+        if not await is_swapped(conn, names):
+            await _drop_ours(conn, names)
+
+
+async def sweep(target: Target, names: Replacement) -> None:
+    """Drop what refreshes that died have built; ``alone`` means that no other one lives."""
+    async with server(target) as conn:
+        for name, _ in await _marked(conn, "build", names.database):
+            if name != names.build:
+                await _drop(conn, name)
+                log.info("leftover build dropped: target=%s database=%s", target.name, name)
+
+
+async def retain(target: Target, names: Replacement, keep: int) -> tuple[str, ...]:
+    """Keep the newest old copies and drop the others. Returns the names of those."""
+    gone: list[str] = []
+    async with server(target) as conn:
+        kept = await _marked(conn, "before", names.database)
+        for name, _ in sorted(kept, key=lambda each: -each[1])[keep:]:
+            await _drop(conn, name)
+            gone.append(name)
+            log.info("old copy dropped: target=%s database=%s", target.name, name)
+    return tuple(gone)
+
+
+async def _drop_ours(conn: Conn, names: Replacement) -> bool:
+    """Whether the build's name is free afterwards: a database of somebody else's stays."""
+    if await oid_of(conn, names.build) is None:
+        return True
+    ours = {name for name, _ in await _marked(conn, "build", names.database)}
+    if names.build in ours:
+        await _drop(conn, names.build)
+    return names.build in ours
+
+
+async def _drop(conn: Conn, name: str) -> None:
+    with postgres.translated(f"dropping the database {name}"):
+        await conn.execute(f"DROP DATABASE IF EXISTS {quote_ident(name)} WITH (FORCE)")
+
+
+def _mark(kind: Kind, database: str, deploy: int | str = "") -> str:
+    """The comment on a database of ours, and on no other: what it is to which database."""
+    return f"airlock: {kind} refresh of {database}, deploy {deploy}"
+
+
+async def _marked(conn: Conn, kind: Kind, database: str) -> list[tuple[str, int]]:
+    """Name and deploy of the databases with this mark."""
+    rows = await conn.fetch(postgres.query("refresh_marked"), _mark(kind, database))
+    return [(row["name"], int(row["deploy"])) for row in rows]
+
+
+async def oid_of(conn: Conn, name: str) -> int | None:
+    """The database of that name now."""
+    return await conn.fetchval(
+        "SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = $1", name
+    )
+
+
+# ---------------------------------------------------------------- the swap
+
+
+async def is_swapped(conn: Conn, names: Replacement) -> bool:
+    """Whether the build serves under the target's name."""
+    return names.build_oid is not None and names.build_oid == await oid_of(conn, names.database)
+
+
+async def old_is_there(conn: Conn, names: Replacement) -> bool:
+    """Whether the database from before is kept, so that it can come back."""
+    return await oid_of(conn, names.kept) == names.database_oid
+
+
+async def swap(
+    target: Target, here: Database, *, incoming: str, outgoing: str, deploy: int, keeps: bool
+) -> None:
+    """In one transaction ``incoming`` takes the place, the grants and the comment of ``here``.
+
+    outgoing: what the database that serves now is called afterwards; nobody but its owner and this
+        target's role can enter it then.
+    keeps: whether it is kept as an old copy, or is a build again that will be dropped.
+    Raises Transient, with nothing changed, when the sessions in the two could not be ended.
+    """
+    mark = _mark("before" if keeps else "build", here.name, deploy)
+    statements = swap_statements(here, incoming=incoming, outgoing=outgoing, mark=mark)
+    async with server(target) as conn, server(target) as other:
+        ending = asyncio.create_task(_end_sessions(other, (here.name, incoming)))
+        try:
+            async with conn.transaction():
+                await conn.execute("SET LOCAL lock_timeout = '10s'")
+                for statement in statements:
+                    await conn.execute(statement)
+        except asyncpg.ObjectInUseError as error:
+            raise Transient(
+                f"{here.name} could not be swapped: {postgres.wording(error)}. "
+                f"{_why(ending)}Nothing was changed."
+            ) from error
+        finally:
+            ending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, *postgres.DRIVER_ERRORS):
+                await ending
+    log.info("Swapped: %s is now %s, %s is now %s", incoming, here.name, here.name, outgoing)
+
+
+def swap_statements(here: Database, *, incoming: str, outgoing: str, mark: str) -> list[str]:
+    """The SQL of the one transaction."""
+    name, gone = here.name, quote_ident(outgoing)
+    comment = quote_literal(here.row["comment"]) if here.row["comment"] is not None else "NULL"
+    strangers = sorted({row["grantee"] for row in here.grants} - {here.owner, ""})
+    # What let the target's role in while nobody else was.
+    ours = [here.role] if here.role != here.owner else []
+    to_public = [
+        {"grantee": "", "privilege": privilege, "grantable": False}
+        for privilege in ("CONNECT", "TEMPORARY")
+    ]
+    return [
+        f"ALTER DATABASE {quote_ident(name)} RENAME TO {gone}",
+        f"ALTER DATABASE {quote_ident(incoming)} RENAME TO {quote_ident(name)}",
+        f"ALTER DATABASE {quote_ident(name)} CONNECTION LIMIT {here.connection_limit}",
+        f"COMMENT ON DATABASE {quote_ident(name)} IS {comment}",
+        *(f"REVOKE ALL ON DATABASE {quote_ident(name)} FROM {quote_ident(role)}" for role in ours),
+        *logical.grant_statements(name, here.grants or to_public),
+        f"REVOKE ALL ON DATABASE {gone} FROM PUBLIC",
+        *(f"REVOKE ALL ON DATABASE {gone} FROM {quote_ident(each)}" for each in strangers),
+        f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {gone} TO {quote_ident(here.role)}",
+        f"COMMENT ON DATABASE {gone} IS {quote_literal(mark)}",
+    ]
+
+
+async def _end_sessions(conn: Conn, databases: Sequence[str]) -> None:
+    # Again and again: RENAME waits five seconds for them to be gone, and holds new ones up as soon
+    # as it has begun.
+    while True:
+        await conn.execute(postgres.query("refresh_end_sessions"), list(databases))
+        await asyncio.sleep(_END_SESSIONS_S)
+
+
+def _why(ending: asyncio.Task[None]) -> str:
+    error = ending.exception() if ending.done() and not ending.cancelled() else None
+    return f"Ending them: {postgres.wording(error)}. " if error else ""

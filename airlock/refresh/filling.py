@@ -1,0 +1,147 @@
+"""The build database filled from a clone: structure, masked rows, indexes, and the proof."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from airlock import ledger, masked_copy, masking, migration, plan, postgres
+from airlock.errors import Refused
+from airlock.masked_copy import CheckResult
+from airlock.masking import Rule, Rules, Table, TableMask
+from airlock.migration import Migration
+from airlock.plan import AppliedMigration
+from airlock.refresh import databases, structure
+from airlock.replacement import MaskedCopy, Replacement
+from airlock.settings import RefreshSettings, Target
+from airlock.snapshot import Clone
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filling:
+    """One clone, and the empty database that becomes its masked copy."""
+
+    target: Target
+    settings: RefreshSettings
+    clone: Clone
+    names: Replacement
+    folder: Path
+
+    @property
+    def clone_url(self) -> str:
+        # Row security and missing grants hide nothing from the superuser.
+        return self.clone.superuser_url or self.clone.url
+
+    @property
+    def build_url(self) -> str:
+        return databases.url_of(self.target, self.names.build)
+
+    async def migrations(self) -> tuple[tuple[AppliedMigration, ...], tuple[Migration, ...]]:
+        """What stands in the clone, and what this checkout has beyond it."""
+        async with postgres.connect(self.clone_url, purpose="refresh") as conn:
+            applied = await ledger.applied(conn)
+        if half := [row.label for row in applied if row.state == "started"]:
+            raise Refused(
+                f"In the snapshot {', '.join(half)} is applied half-way. Undo that deploy of "
+                f"{self.names.source}, then refresh with a fresh snapshot."
+            )
+        files = migration.read_folder(self.target.migrations_dir)
+        return applied, plan.pending(files, applied)
+
+    async def masks(self) -> tuple[TableMask, ...]:
+        """A mask for every column. Raises Refused naming the ones without a rule."""
+        async with (
+            postgres.connect(self.clone_url, purpose="refresh") as clone,
+            postgres.connect(self.build_url, purpose="refresh") as build,
+        ):
+            await structure.refuse_lacking(clone, build)
+            tables = await masked_copy.read_tables(clone)
+        return masking.classify(_for(masking.read_rules(self.target), tables), tables)
+
+    async def fill(self, masks: tuple[TableMask, ...], key: str) -> MaskedCopy:
+        """Everything but what was not masked. Raises Refused when a check finds something."""
+        began, jobs = time.monotonic(), self.settings.jobs
+        async with postgres.connect(self.clone_url, purpose="refresh") as conn:
+            major = conn.get_server_version().major
+            large_objects = await conn.fetchval(
+                "SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata"
+            )
+        async with postgres.connect(self.build_url, purpose="refresh") as conn:
+            role = await conn.fetchval("SELECT current_user::text")
+        made = await structure.dump(self.clone_url, self.folder, major=major, role=role)
+        await self._restore(made, "pre-data", jobs=1)
+        clone_url, build_url = self.clone_url, self.build_url
+        rows = await masked_copy.copy(
+            masks, clone_url=clone_url, build_url=build_url, key=key, jobs=jobs
+        )
+        await masked_copy.copy_sequences(clone_url=clone_url, build_url=build_url)
+        await self._restore(made, "post-data", jobs=jobs)
+        log.info("Indexes and constraints are made; checking the copy")
+        await self._settle()
+        checked = await masked_copy.check(
+            masks,
+            clone_url=clone_url,
+            build_url=build_url,
+            sentinels=self.settings.sentinels,
+            jobs=jobs,
+        )
+        return MaskedCopy(
+            tables=len(rows.tables),
+            rows=rows.rows,
+            masked_columns=len(checked.compared) + len(checked.not_compared),
+            large_objects=large_objects,
+            checks=_sentences(checked),
+            seconds=time.monotonic() - began,
+        )
+
+    async def _restore(
+        self, made: structure.Structure, section: structure.Section, *, jobs: int
+    ) -> None:
+        await structure.restore(
+            made, section, url=self.build_url, database=self.names.build, jobs=jobs
+        )
+
+    async def _settle(self) -> None:
+        """The same schema as the clone's, and statistics: the planner knows nothing of new rows."""
+        async with (
+            postgres.connect(self.clone_url, purpose="refresh") as clone,
+            postgres.connect(self.build_url, purpose="refresh") as build,
+        ):
+            await structure.check_same(clone, build)
+            with postgres.translated("analysing the copy"):
+                await build.execute("ANALYZE")
+
+
+def _for(rules: Rules, tables: Sequence[Table]) -> Rules:
+    """The rules for what is there.
+
+    The snapshot may be older than the migration that brings the rest. A rule whose name is
+    mistaken is missed all the same: by its column, which then has none.
+    """
+    columns = {table.label: {column.name for column in table.columns} for table in tables}
+    found: dict[str, Rule | Mapping[str, Rule]] = {}
+    for label, given in rules.tables.items():
+        if label not in columns:
+            log.warning("Not in the snapshot, so not masked: %s", label)
+        elif isinstance(given, Mapping):
+            found[label] = {name: rule for name, rule in given.items() if name in columns[label]}
+            for name in sorted(given.keys() - columns[label]):
+                log.warning("Not in the snapshot, so not masked: %s.%s", label, name)
+        else:
+            found[label] = given
+    return replace(rules, tables=found)
+
+
+def _sentences(checked: CheckResult) -> tuple[str, ...]:
+    return (
+        f"{checked.rows:,} rows counted on both sides",
+        f"{len(checked.compared)} masked columns hold no original value",
+        *(f"not compared: {each}" for each in checked.not_compared),
+        f"{len(checked.searched)} kept columns searched for addresses, phone numbers and accounts",
+        f"{checked.sentinels} planted values are gone",
+    )

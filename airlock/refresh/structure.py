@@ -1,0 +1,175 @@
+"""A database's structure without its rows, from the clone into the build database.
+
+Objects belong to the target's own role there. What would lead out of the copy stays behind:
+subscriptions, and user mappings with the passwords of other servers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from airlock import binaries, postgres
+from airlock.binaries import Binaries
+from airlock.catalogue import Catalogue, diff
+from airlock.errors import Refused, Transient
+from airlock.introspection import read_catalogue
+from airlock.postgres import Conn, quote_ident
+from airlock.snapshot import logical, tool
+
+Section = Literal["pre-data", "post-data"]
+
+# Airlock's own schemas: the ledger is carried over by itself.
+_LEFT_OUT = ("airlock", "airlock_mask")
+# A line of `pg_restore --list`, such as "3412; 1418 16401 USER MAPPING public owner".
+_STAYS_BEHIND = re.compile(r"\d+; \d+ \d+ (USER MAPPING|SUBSCRIPTION)\b")
+_DEFAULT_ACL = re.compile(r"\d+; \d+ \d+ DEFAULT ACL .* (?P<role>\S+)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Structure:
+    """A dump of a structure: an archive, and the list of what is restored from it."""
+
+    binaries: Binaries
+    archive: Path
+    listed: Path
+
+
+def dump_command(found: Binaries, goal: Path) -> list[str]:
+    """The argv of pg_dump for the sections before and after the rows."""
+    return [
+        str(found.tool("pg_dump")),
+        "--format=custom",
+        "--section=pre-data",
+        "--section=post-data",
+        "--no-owner",
+        "--no-tablespaces",
+        "--no-security-labels",
+        # Short, because its long name changed with version 16: no large objects.
+        "-B",
+        *(f"--exclude-schema={name}" for name in _LEFT_OUT),
+        "--no-password",
+        f"--file={goal}",
+    ]
+
+
+def list_command(found: Binaries, archive: Path, goal: Path) -> list[str]:
+    return [str(found.tool("pg_restore")), "--list", f"--file={goal}", str(archive)]
+
+
+def restore_command(made: Structure, section: Section, *, database: str, jobs: int) -> list[str]:
+    """The argv of pg_restore for one section."""
+    return [
+        str(made.binaries.tool("pg_restore")),
+        "--exit-on-error",
+        "--no-owner",
+        "--no-tablespaces",
+        f"--section={section}",
+        f"--use-list={made.listed}",
+        f"--jobs={jobs}",
+        "--no-password",
+        f"--dbname={database}",
+        str(made.archive),
+    ]
+
+
+def restorable(lines: Iterable[str], role: str) -> list[str]:
+    """The lines of the list without what stays behind.
+
+    role: whose default privileges are kept; nobody may set those of another role.
+    """
+    kept: list[str] = []
+    for line in lines:
+        foreign = (match := _DEFAULT_ACL.match(line)) is not None and match["role"] != role
+        if not foreign and not _STAYS_BEHIND.match(line):
+            kept.append(line)
+    return kept
+
+
+async def dump(url: str, folder: Path, *, major: int, role: str) -> Structure:
+    """The structure of the database at ``url``, in files of the folder.
+
+    major: of its server. role: that the objects will belong to.
+    """
+    found = binaries.find(at_least=major, need=logical.DUMP_TOOLS)
+    archive, listed = folder / "structure.dump", folder / "structure.list"
+    await tool.run(dump_command(found, archive), env=tool.environment(url), produces=archive)
+    await tool.run(list_command(found, archive, listed), env=tool.environment(None))
+    lines = listed.read_text(encoding="utf-8").splitlines()
+    listed.write_text("\n".join(restorable(lines, role)) + "\n", encoding="utf-8")
+    return Structure(binaries=found, archive=archive, listed=listed)
+
+
+async def restore(made: Structure, section: Section, *, url: str, database: str, jobs: int) -> None:
+    """One section of the structure, made by the role of ``url`` and belonging to it."""
+    try:
+        await tool.run(
+            restore_command(made, section, database=database, jobs=jobs),
+            env=tool.environment(url),
+        )
+    except Transient as error:
+        raise Refused(
+            f"The structure ({section}) could not be made in {database}: {error} Staging was not "
+            "touched; mend what it names on staging's server."
+        ) from error
+
+
+# ---------------------------------------------------------------- before and after
+
+
+async def refuse_lacking(clone: Conn, build: Conn) -> None:
+    """Raises Refused naming the roles and extensions that the build's server does not have."""
+    majors = clone.get_server_version().major, build.get_server_version().major
+    if majors[1] < majors[0]:
+        raise Refused(
+            f"Staging's server is PostgreSQL {majors[1]}, the snapshot's {majors[0]}. A structure "
+            "goes into the same version or a newer one; upgrade staging's server."
+        )
+    wanted = [row["name"] for row in await clone.fetch(postgres.query("refresh_needed_roles"))]
+    there = await build.fetch(
+        "SELECT rolname::text AS name FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)", wanted
+    )
+    if lacking := sorted(set(wanted) - {row["name"] for row in there}):
+        made = " ".join(f"CREATE ROLE {quote_ident(name)};" for name in lacking)
+        raise Refused(
+            f"Production's objects are granted to roles that staging's server does not have: "
+            f"{', '.join(lacking)}. Create them there, without a login if nobody is to use them: "
+            f"{made}"
+        )
+    used = await clone.fetch("SELECT extname::text AS name FROM pg_catalog.pg_extension")
+    there = await build.fetch("SELECT name::text FROM pg_catalog.pg_available_extensions")
+    if lacking := sorted({row["name"] for row in used} - {row["name"] for row in there}):
+        raise Refused(
+            f"Production uses extensions that staging's server does not have: "
+            f"{', '.join(lacking)}. Install them there."
+        )
+
+
+async def check_same(clone: Conn, build: Conn) -> Catalogue:
+    """The build's schema, which is the clone's but for owners and grants. Raises Refused."""
+    expected = (await read_catalogue(clone)).ignoring("owner", "grants")
+    found = await read_catalogue(build)
+    difference = diff(_comparable(expected), _comparable(found.ignoring("owner", "grants")))
+    if not difference.is_empty:
+        raise Refused(
+            "The structure did not arrive whole in the build database, which differs from the "
+            f"snapshot:\n{difference.render()}\nStaging was not touched."
+        )
+    return found
+
+
+def _comparable(catalogue: Catalogue) -> Catalogue:
+    """Without what is not carried over: schemas of ours, default privileges of other roles."""
+    ours = [f"schema {name}" for name in _LEFT_OUT]
+    return Catalogue(
+        objects={
+            key: found
+            for key, found in catalogue.objects.items()
+            if found.get("schema") not in _LEFT_OUT
+            and key not in ours
+            and not key.startswith("default privileges ")
+        }
+    )

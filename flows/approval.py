@@ -1,0 +1,141 @@
+"""A person's word: the run waits for it, and the terminal can give it too."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from prefect import get_client, get_run_logger, pause_flow_run
+from prefect.input import RunInput
+from prefect.runtime import flow_run
+from prefect.utilities.urls import url_for
+from pydantic import Field
+
+from airlock import deploy as steps
+from airlock import ledger, settings
+from airlock.approval import Approval
+from airlock.errors import Refused, Transient
+from airlock.ledger import Lease
+from airlock.request import Name, Text
+from tasks.send_alert import send_alert
+from tasks.show_rehearsal import show_rehearsal
+
+POLL_S = 1.0
+# Prefect's own end of the pause comes later than ours, which it would otherwise name by itself.
+SLACK_S = 60.0
+# A nightly refresh may be reading production when the answer comes.
+LOCK_WAIT_S = 3600.0
+
+
+class Decision(RunInput):
+    """The form that a waiting run shows; the server refuses what does not fit it."""
+
+    decision: Annotated[
+        Literal["reject", "approve"], Field(title="Decision", description="Reject ends the deploy.")
+    ] = "reject"
+    name: Annotated[
+        Name,
+        Field(title="Your name", description="Who decides; the ledger keeps it.", pattern=r"\S"),
+    ]
+    reason: Annotated[Text, Field(title="Reason", description="Why; the ledger keeps it.")] = ""
+
+
+async def approve(lease: Lease, door: AsyncExitStack) -> Approval:
+    """What a person decides about the rehearsal, where the target asks for one.
+
+    door: holds the database's lock. It stands open while the person reads: others may take
+        snapshots, and the ledger keeps a second deploy out.
+    """
+    asked = await steps.ask(lease)
+    if asked.decision is not None:
+        return asked
+    question = await show_rehearsal(lease)
+    await door.aclose()
+    await send_alert(lease.target)
+    decided = await _decided(lease, question)
+    if not decided.is_refusal:
+        target = settings.target(lease.target)
+        await door.enter_async_context(ledger.hold(target, wait_s=LOCK_WAIT_S))
+    return decided
+
+
+async def _decided(lease: Lease, question: str) -> Approval:
+    timeout_s = settings.target(lease.target).approval.timeout_s
+    _say_how(lease, timeout_s)
+    waiting = asyncio.create_task(_paused(question, timeout_s))
+    watching = asyncio.create_task(_until_taken_over(lease))
+    try:
+        await asyncio.wait({waiting, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()  # raises LeaseLost
+        answer = await waiting
+    finally:
+        waiting.cancel()
+        watching.cancel()
+        await asyncio.gather(waiting, watching, return_exceptions=True)
+    if answer is None:
+        return await steps.decide(lease, "expired")
+    decision = "approved" if answer.decision == "approve" else "rejected"
+    return await steps.decide(lease, decision, name=answer.name.strip(), reason=answer.reason)
+
+
+def _say_how(lease: Lease, timeout_s: float) -> None:
+    until = datetime.now(UTC) + timedelta(seconds=timeout_s)
+    where = url_for("flow-run", flow_run.id)
+    get_run_logger().info(
+        "Waiting until %s UTC for a person's decision: Resume in %s, or type: "
+        "airlock approve %s, or: airlock reject %s",
+        f"{until:%Y-%m-%d %H:%M}",
+        where or "Prefect's UI",
+        lease.target,
+        lease.target,
+    )
+
+
+async def _paused(question: str, timeout_s: float) -> Decision | None:
+    """The form as it was filled in; None when time was up."""
+    form: Any = Decision.with_initial_data(description=question)
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await pause_flow_run(
+                wait_for_input=form, timeout=timeout_s + SLACK_S, poll_interval=POLL_S
+            )
+    except TimeoutError:
+        return None
+
+
+async def _until_taken_over(lease: Lease) -> None:
+    """Raises LeaseLost once somebody else has the deploy; a rollback by hand ends the waiting."""
+    while True:
+        await asyncio.sleep(ledger.HEARTBEAT_S)
+        try:
+            await steps.check_lease(lease)
+        except Transient:
+            continue  # a database that is away for a moment ends no waiting
+
+
+# ---------------------------------------------------------------- from a terminal
+
+
+async def answer(
+    decision: Literal["approve", "reject"], target: str, name: str, reason: str
+) -> str:
+    """Answer the run that waits for a decision about a target, as the UI's form does.
+
+    Raises Refused when none waits, or when the server does not take the answer.
+    """
+    run = UUID(await steps.asked_run(settings.target(target)))
+    given = {"decision": decision, "name": name, "reason": reason}
+    async with get_client() as client:
+        result = await client.resume_flow_run(run, run_input=given)
+    # A refused answer comes with HTTP status 200 as well.
+    if result.status.value != "ACCEPT":
+        why = getattr(result.details, "reason", None) or result.status.value
+        raise Refused(
+            f"The run that waits for a decision about {target} did not take it: {why} "
+            f"See: airlock status {target}"
+        )
+    return f"{url_for('flow-run', run) or run} goes on: {decision}"

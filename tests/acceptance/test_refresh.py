@@ -1,0 +1,140 @@
+"""Whole refreshes with the tracker and its service: a masked copy serves, or what served before."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from airlock import ledger, release, server, service, settings
+from airlock.postgres import connect, quote_ident
+from tests.stage import TRACKER, Stage, free_port
+
+KEY = "a key that is long enough for masks"
+REFRESH = """
+[targets.staging]
+database_url_env = "STAGING_DATABASE_URL"
+env_file = "staging.env"
+[targets.staging.refresh]
+source = "prod"
+admin_url_env = "ADMIN_URL"
+key_env = "MASK_KEY"
+[targets.staging.alerts]
+slack_url_env = "PROD_SLACK_URL"
+[targets.staging.service]
+repository = "service"
+directory = "service"
+port = {port}
+env_file = "staging.env"
+ready_s = 8
+[targets.staging.health]
+url = "http://127.0.0.1:{port}/health"
+consecutive = 3
+interval_ms = 50
+bake_s = 0.3
+smoke = [{{ path = "/deals?limit=1" }}]
+"""
+
+
+def mask_tables() -> str:
+    """The tracker's rules, as they would stand in airlock.toml."""
+    text = (TRACKER / "mask.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text)
+    return text.replace("\n[", "\n[targets.staging.mask.")
+
+
+@pytest.fixture
+async def staging(
+    stage: Stage, pg: server.Server, base_009: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Stage]:
+    """Beside production: staging with rows of its own, release v1 serving."""
+    port = free_port()
+    name = f"staging_{port}"
+    async with connect(pg.url()) as superuser:
+        await superuser.execute(
+            f"CREATE DATABASE {name} OWNER owner TEMPLATE {quote_ident(base_009)}"
+        )
+    async with connect(pg.url(name)) as superuser:
+        await superuser.execute("DELETE FROM alerts; UPDATE tickers SET exchange = 'STAGING'")
+    for variable, value in {
+        "STAGING_DATABASE_URL": pg.url(name, "owner"),
+        "ADMIN_URL": pg.url(),
+        "MASK_KEY": KEY,
+    }.items():
+        monkeypatch.setenv(variable, value)
+    (stage.root / "staging.env").write_text(f"DATABASE_URL={pg.url(name, 'owner')}\n")
+    with (stage.root / "airlock.toml").open("a", encoding="utf-8") as file:
+        file.write(REFRESH.format(port=port) + mask_tables())
+    made = replace(stage, port=port, superuser_url=pg.url(name))
+    target = settings.target("staging")
+    first = await release.check_out(target, "v1")
+    await service.restart(target, first, old=None, token="before")
+    yield made
+    running = await service.find(target)
+    if running is not None:
+        await service.stop(target, running)
+    async with connect(pg.url()) as superuser:
+        for row in await superuser.fetch(
+            "SELECT datname FROM pg_database WHERE starts_with(datname, $1)", name
+        ):
+            await superuser.execute(f"DROP DATABASE {quote_ident(row['datname'])} WITH (FORCE)")
+
+
+async def last() -> ledger.Deploy:
+    async with ledger.connection(settings.target("staging")) as conn:
+        return (await ledger.recent(conn))[0]
+
+
+async def test_the_service_runs_on_a_masked_copy_until_a_person_takes_it_back(
+    stage: Stage, staging: Stage, flows_report_to_the_server: None
+):
+    from flows.refresh_staging import refresh_staging
+    from flows.rollback import rollback
+
+    del flows_report_to_the_server
+    before, production = await staging.world(), await stage.world()
+    state = await refresh_staging(target="staging", reason="nightly", return_state=True)
+    assert state.name == "Refreshed", state.message
+    # 010 is pending in production, and part of the copy.
+    health = await staging.health()
+    assert (health["release"], health["schema_version"]) == ("v1", 10)
+    async with connect(staging.superuser_url) as conn:
+        assert await conn.fetchval("SELECT count(*) FROM alerts") > 0
+        assert not await conn.fetchval("SELECT bool_or(summary LIKE '%Note%') FROM deal_research")
+        masked = await conn.fetchval("SELECT count(DISTINCT analyst) FROM deal_research")
+    async with connect(stage.superuser_url) as conn:
+        assert await conn.fetchval("SELECT count(DISTINCT analyst) FROM deal_research") == masked
+    row = await last()
+    assert row.state == "succeeded"
+    assert row.headline.startswith("REFRESHED – staging is a masked copy of prod")
+    assert (await stage.world()).contents.tables == production.contents.tables
+
+    state = await rollback(target="staging", reason="not wanted", return_state=True)
+    assert state.name == "UndoneByHand", state.message
+    after = await staging.world()
+    assert after.contents.tables == before.contents.tables
+    assert after.catalogue.fingerprint == before.catalogue.fingerprint
+    assert (await staging.health())["schema_version"] == 9
+
+
+async def test_an_unhealthy_service_gets_the_old_database_back(
+    staging: Stage, flows_report_to_the_server: None
+):
+    from flows.refresh_staging import refresh_staging
+
+    del flows_report_to_the_server
+    config = staging.root / "airlock.toml"
+    text = config.read_text(encoding="utf-8")
+    broken = 'neutralise = ["ALTER TABLE deals RENAME TO gone"]\nkey_env'
+    config.write_text(text.replace("key_env", broken), encoding="utf-8")
+    before = await staging.world()
+    state = await refresh_staging(target="staging", return_state=True)
+    assert state.name == "RolledBack", state.message
+    after = await staging.world()
+    assert after.contents.tables == before.contents.tables
+    assert after.catalogue.fingerprint == before.catalogue.fingerprint
+    assert (await staging.health())["schema_version"] == 9
+    assert (await last()).failed_step in ("restart_service", "check_health")
+    assert "ROLLED BACK" in staging.webhook.text

@@ -1,0 +1,85 @@
+"""A browser, and the whole installation that it looks at: Prefect, production, its service."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, async_playwright, expect
+
+from airlock import server, settings
+from flows.runtime import Runtime, prefect_runtime
+from tests.browser.window import CHROMIUM, Window
+from tests.stage import CHECKOUT, Stage, receiving, standing
+
+# Production asks for a reason and a person's word; staging is there to be chosen and refreshed.
+POLICY = """
+[targets.prod.approval]
+policy = "always"
+[targets.staging]
+database_url_env = "STAGING_DATABASE_URL"
+"""
+PATIENCE_MS = 40_000
+SCREENSHOTS = CHECKOUT / ".airlock" / "screenshots"
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """Debian's Chromium: Playwright's own would be downloaded."""
+    # The new UI asks its makers' server for the settings of the analytics that we turn off.
+    arguments = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+    if os.geteuid() == 0:
+        arguments.append("--no-sandbox")  # which refuses to run as root
+    async with async_playwright() as playwright:
+        found = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield found
+        await found.close()
+
+
+@pytest.fixture(scope="module")
+async def stage(
+    pg: server.Server,
+    base_009: str,
+    service_repository: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Stage]:
+    """Production at 009, release v1 serving. The worker inherits this environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        async with (
+            receiving() as webhook,
+            standing(
+                tmp_path_factory.mktemp("browser") / "project",
+                pg=pg,
+                base=base_009,
+                repository=service_repository,
+                webhook=webhook,
+                patch=patch,
+            ) as made,
+        ):
+            config = made.root / settings.CONFIG_NAME
+            text = config.read_text("utf-8").replace("prod]\n", "prod]\nrequire_reason = true\n", 1)
+            config.write_text(text + POLICY, encoding="utf-8")
+            yield made
+
+
+@pytest.fixture(scope="module")
+async def runtime(stage: Stage) -> AsyncIterator[Runtime]:
+    """What `make serve` brings up: server, worker and the deployments of prefect.yaml."""
+    async with prefect_runtime(stage.root / ".airlock" / "prefect", port=0) as started:
+        yield started
+
+
+@pytest.fixture
+async def window(browser: Browser, runtime: Runtime) -> AsyncIterator[Window]:
+    """A window of a laptop's size that reaches nothing but this machine."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    context = await browser.new_context(
+        base_url=runtime.ui_url, viewport={"width": 1280, "height": 860}
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    yield Window(page=await context.new_page(), screenshots=SCREENSHOTS)
+    await context.close()

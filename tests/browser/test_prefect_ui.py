@@ -1,0 +1,119 @@
+"""The three ways in which Airlock is used, from Prefect's UI in a real browser."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.window import CHROMIUM, Window
+from tests.stage import Stage
+
+pytestmark = [
+    # One worker runs them all, so that there is one installation to start.
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no chromium here; `apt-get install chromium` brings it"
+    ),
+]
+
+
+async def test_a_deploy_is_started_approved_and_followed_to_its_end(
+    window: Window, stage: Stage
+) -> None:
+    page = window.page
+    await window.open_deployment("deploy", "prod")
+    await window.open_form()
+    assert await window.choices("Target") == ["prod", "staging"]
+    await page.get_by_role("tab", name="str").click()
+    await page.get_by_role("tabpanel", name="str").get_by_role("textbox").fill("v2")
+    await window.fill(Reason="trading halts", Your_name="Ada")
+    await window.keep("1-form", whole=True)
+    await window.submit()
+
+    await window.reaches("Paused")
+    run = page.url
+    await window.keep("2-paused")
+    await window.open_artifact("rehearsal-prod")
+    await expect(window.main).to_contain_text("exact: schema and 1,620 rows came back")
+    await expect(window.main).to_contain_text("public.trading_halts")
+    await window.keep("3-rehearsal", whole=True)
+    assert (await stage.health())["schema_version"] == 9
+
+    await page.goto(run)
+    await window.open_decision()
+    await expect(window.decision).to_have_text("reject")
+    await window.keep("4-approval")
+    await window.approve("Grace", "the way back is exact")
+
+    await window.reaches("Deployed")
+    await window.keep("5-deployed")
+    health = await stage.health()
+    assert (health["release"], health["schema_version"]) == ("v2", 10)
+    await window.open_artifact("deploy-prod")
+    await expect(window.main.get_by_role("heading", level=1)).to_contain_text("DEPLOYED")
+    await expect(window.main).to_contain_text("Grace")
+    picture = window.main.get_by_role("img").first
+    await expect(picture).to_be_visible()
+    assert await picture.evaluate("picture => picture.naturalWidth") > 0
+    await window.keep("6-report", whole=True)
+
+
+async def test_a_bad_release_comes_back_and_its_alert_leads_to_the_report(
+    window: Window, stage: Stage
+) -> None:
+    page = window.page
+    before, served = await stage.world(), (await stage.health())["release"]
+    stage.webhook.bodies.clear()
+    stage.migration(
+        11,
+        "score",
+        "ALTER TABLE deals ADD COLUMN score integer;",
+        "ALTER TABLE deals DROP COLUMN score;",
+    )
+    await window.open_deployment("deploy", "prod")
+    await window.open_form()
+    await page.get_by_role("tab", name="str").click()
+    await page.get_by_role("tabpanel", name="str").get_by_role("textbox").fill("unhealthy")
+    await window.fill(Reason="scores", Your_name="Ada")
+    await window.submit()
+    await window.reaches("Paused")
+
+    await window.open_decision()
+    await window.approve("Grace", "looks harmless")
+
+    await window.reaches("RolledBack")
+    await window.keep("7-rolled-back")
+    after = await stage.world()
+    assert after.catalogue.fingerprint == before.catalogue.fingerprint
+    assert (await stage.health())["release"] == served
+    await window.open_artifact("deploy-prod")
+    await expect(window.main.get_by_role("heading", level=1)).to_contain_text("ROLLED BACK")
+    await window.keep("8-rollback-report", whole=True)
+
+    told = stage.webhook.text
+    assert "ROLLED BACK" in told
+    # The links in alerts open the older UI.
+    await page.goto(address_in(told))
+    await window.reaches("RolledBack")
+    await window.keep("9-where-the-alert-leads")
+
+
+async def test_the_nightly_refresh_is_there_and_off_until_it_is_configured(window: Window) -> None:
+    await window.open_deployment("refresh-staging", "nightly")
+    await expect(window.main).to_contain_text("At 03:00 AM")
+    schedule = window.page.get_by_role("complementary")
+    await expect(schedule.get_by_role("switch")).not_to_be_checked()
+    await window.keep("10-schedule")
+    await schedule.get_by_role("button", name="Open menu").click()
+    await window.page.get_by_role("menuitem", name="Edit").click()
+    await expect(window.dialog).to_contain_text(re.compile(r"Europe\s*/\s*London"))
+    await window.keep("11-time-zone")
+
+
+def address_in(text: str) -> str:
+    """The link in an alert."""
+    found = re.search(r"http://127\.0\.0\.1:\d+/\S*flow-run/[0-9a-f-]+", text)
+    assert found, text
+    return found[0]

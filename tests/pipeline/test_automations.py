@@ -1,0 +1,135 @@
+"""Airlock's events on a real Prefect server, through its own automations to a real receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from prefect import flow
+
+from airlock import deploy as steps
+from airlock.request import DeployRequest
+from flows import automations
+from flows.runtime import Runtime, client
+from tasks.send_alert import emit, send_alert
+from tests.receiver import Receiver, receiving
+from tests.unit.test_alert import make
+
+WAIT_S = 20
+
+
+@pytest.fixture
+async def http(prefect_server: Runtime) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the server; automations and block are gone afterwards."""
+    async with client(prefect_server.api_url) as found:
+        yield found
+        for each in await there(found):
+            await found.delete(f"/automations/{each['id']}")
+        named = {"block_documents": {"name": {"any_": [automations.BLOCK]}}}
+        for each in (await found.post("/block_documents/filter", json=named)).json():
+            await found.delete(f"/block_documents/{each['id']}")
+
+
+async def there(http: httpx.AsyncClient) -> list[dict[str, Any]]:
+    return (await http.post("/automations/filter", json={})).raise_for_status().json()
+
+
+async def make_block(http: httpx.AsyncClient, slug: str, data: dict[str, Any]) -> None:
+    """As somebody makes one in the UI."""
+    kind = (await http.get(f"/block_types/slug/{slug}")).raise_for_status().json()
+    wanted = {"block_schemas": {"block_type_id": {"any_": [kind["id"]]}}}
+    (schema, *_) = (await http.post("/block_schemas/filter", json=wanted)).json()
+    body = {
+        "name": automations.BLOCK,
+        "data": data,
+        "block_type_id": kind["id"],
+        "block_schema_id": schema["id"],
+    }
+    (await http.post("/block_documents/", json=body)).raise_for_status()
+
+
+async def notify_block(http: httpx.AsyncClient, receiver: Receiver) -> None:
+    data = {
+        "name": "local",
+        "url": receiver.url,
+        "json_data": {"subject": "{{subject}}", "body": "{{body}}"},
+    }
+    await make_block(http, "custom-webhook", data)
+
+
+@flow(name=f"sends-{uuid.uuid4().hex[:8]}")
+async def sends() -> tuple[str, ...]:
+    return await send_alert("prod")
+
+
+async def test_without_a_block_they_are_there_and_off_and_say_how_to_switch_them_on(http):
+    for _ in range(2):
+        await automations.apply(http)
+    found = await there(http)
+    assert {each["name"] for each in found} == {name for name, _, _ in automations.AUTOMATIONS}
+    for each in found:
+        assert not each["enabled"]
+        assert automations.BLOCK in each["description"]
+
+
+async def test_a_block_switches_them_on_and_a_person_off(http):
+    await automations.apply(http)
+    await make_block(http, "slack-webhook", {"url": "https://hooks.slack.com/services/A/B/C"})
+    await automations.apply(http)
+    found = await there(http)
+    assert [each["enabled"] for each in found] == [True, True]
+    assert automations.BLOCK not in found[0]["description"]
+    await http.patch(f"/automations/{found[0]['id']}", json={"enabled": False})
+    await automations.apply(http)
+    assert {each["id"]: each["enabled"] for each in await there(http)} == {
+        found[0]["id"]: False,
+        found[1]["id"]: True,
+    }
+
+
+async def test_a_block_of_that_name_that_cannot_notify_is_not_taken(http):
+    await make_block(http, "secret", {"value": "x"})
+    await automations.apply(http)
+    assert [each["enabled"] for each in await there(http)] == [False, False]
+
+
+async def test_a_rollback_reaches_the_block_and_a_good_deploy_does_not(
+    http, database, tmp_path, monkeypatch
+):
+    project(tmp_path, monkeypatch, database.url)
+    async with receiving() as receiver:
+        await notify_block(http, receiver)
+        await automations.apply(http)
+        emit(make(state="succeeded", headline="DEPLOYED – prod"))
+        await rolled_back()
+        assert await sends() == ()  # no channel of ours
+        async with asyncio.timeout(WAIT_S):
+            while not receiver.received:  # noqa: ASYNC110 – the receiver sets it
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.3)
+    (told,) = receiver.bodies
+    headline = "ROLLED BACK – schema back on an empty schema (prod)"
+    assert told["subject"] == headline
+    assert told["body"].startswith(f"{headline}\nTarget: prod, ")
+    assert "Error: it is wrong" in told["body"]
+
+
+def project(root: Any, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    (root / "migrations").mkdir()
+    (root / "migrations" / "001_step.sql").write_text(
+        "-- Migration 001: step\n-- Purpose: a test\n-- Author: tests\n-- Date: 2026-01-01\n\n"
+        "CREATE TABLE a (id int);\n\n-- ROLLBACK NOTES\n-- DROP TABLE a;\n"
+    )
+    (root / "airlock.toml").write_text('[targets.prod]\ndatabase_url_env = "PROD_URL"\n')
+    monkeypatch.setenv("AIRLOCK_CONFIG", str(root / "airlock.toml"))
+    monkeypatch.setenv("PROD_URL", url)
+
+
+async def rolled_back() -> None:
+    lease = await steps.open_deploy(DeployRequest(target="prod"))
+    assert lease is not None
+    await steps.roll_back(lease, "it is wrong")

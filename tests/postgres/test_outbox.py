@@ -1,0 +1,476 @@
+"""The outbox on a real ledger: who is told, when it is tried again, and nobody twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from airlock import deploy as steps
+from airlock import ledger, outbox, postgres, record, settings
+from airlock.__main__ import main
+from airlock.alert import letters
+from airlock.approval import Approval
+from airlock.ledger import Lease
+from airlock.postgres import Conn, connect
+from tests.postgres.conftest import Project
+from tests.receiver import Receiver, receiving
+from tests.unit.test_alert import AT
+
+TABLE = ("CREATE TABLE a (id int);", "DROP TABLE a;")
+
+
+@dataclass(slots=True, kw_only=True)
+class Channels:
+    """Where the project's alerts go."""
+
+    slack: Receiver
+    pager: Receiver
+    hook: Receiver
+
+    @property
+    def told(self) -> list[str]:
+        """The first line of each message, markup left out."""
+        return [body["text"].splitlines()[0].strip("*") for body in self.slack.bodies]
+
+    @property
+    def pages(self) -> list[tuple[str, str]]:
+        return [(b["event_action"], b["dedup_key"]) for b in self.pager.bodies]
+
+    @property
+    def states(self) -> list[str]:
+        return [body["state"] for body in self.hook.bodies]
+
+
+@pytest.fixture
+async def channels(project: Project, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Channels]:
+    async with receiving() as slack, receiving() as pager, receiving() as hook:
+        with (project.root / "airlock.toml").open("a", encoding="utf-8") as file:
+            file.write(
+                '[targets.prod.alerts]\nslack_url_env = "SLACK_URL"\nwebhook_url_env = "HOOK_URL"\n'
+                f'pagerduty_key_env = "PAGER_KEY"\npagerduty_url = "{pager.url}/v2/enqueue"\n'
+            )
+        monkeypatch.setenv("SLACK_URL", f"{slack.url}/s3cr3t")
+        monkeypatch.setenv("HOOK_URL", f"{hook.url}/s3cr3t")
+        monkeypatch.setenv("PAGER_KEY", "pager-s3cr3t")
+        yield Channels(slack=slack, pager=pager, hook=hook)
+
+
+async def failed(project: Project, failure: str = "it is wrong") -> Lease:
+    lease = await project.begin()
+    await steps.fail(lease, failure)
+    return lease
+
+
+async def longer_ago(project: Project, seconds: float) -> None:
+    """Every attempt so far was that much earlier."""
+    await project.execute(
+        f"UPDATE airlock.delivery SET tried_at = tried_at - interval '{seconds} s'"
+    )
+
+
+async def test_an_alert_is_closed_when_each_of_its_channels_has_it(project, channels):
+    await failed(project)
+    tried = await outbox.deliver("prod")
+    assert sorted(letter.delivery.channel for letter in tried) == ["pagerduty", "slack", "webhook"]
+    assert all(letter.delivery.taken for letter in tried)
+    assert channels.told == ["REFUSED – prod was not touched, still on an empty schema"]
+    assert channels.pages == [("trigger", "airlock-prod")]
+    assert await project.fetch("SELECT delivered_at IS NOT NULL FROM airlock.alert") == [(True,)]
+    assert await outbox.deliver("prod", force=True) == ()
+    assert len(channels.slack.bodies) == 1
+
+
+async def test_a_channel_that_is_down_holds_up_no_other_and_is_tried_later(project, channels):
+    channels.slack.status = 500
+    await failed(project)
+    await outbox.deliver("prod")
+    assert channels.pages == [("trigger", "airlock-prod")]
+    assert channels.states == ["failed"]
+    assert await outbox.deliver("prod") == ()  # its pause is not over
+    channels.slack.status = 200
+    assert await outbox.deliver("prod") == ()
+    await longer_ago(project, letters.pause_s(1))
+    (letter,) = await outbox.deliver("prod")
+    assert (letter.delivery.channel, letter.delivery.attempts, letter.delivery.taken) == (
+        "slack",
+        2,
+        True,
+    )
+    assert (len(channels.slack.bodies), len(channels.pager.bodies)) == (2, 1)
+    assert await project.fetch("SELECT delivered_at IS NOT NULL FROM airlock.alert") == [(True,)]
+
+
+async def test_a_channel_that_does_not_answer_at_all_does_not_keep_the_others_waiting(
+    project, channels
+):
+    channels.slack.hold.clear()
+    await failed(project)
+    passing = asyncio.create_task(outbox.deliver("prod"))
+    async with asyncio.timeout(5):
+        while not (channels.pages and channels.states):  # noqa: ASYNC110 – the receivers set it
+            await asyncio.sleep(0.01)
+    assert not passing.done()
+    channels.slack.hold.set()
+    await passing
+
+
+def test_the_pauses_grow_and_end_at_a_quarter_of_an_hour():
+    pauses = [letters.pause_s(n) for n in range(1, 12)]
+    assert pauses[:4] == [10, 20, 40, 80]
+    assert pauses == sorted(pauses)
+    assert max(pauses) == letters.pause_s(10_000) == 900
+
+
+async def test_force_does_not_wait_for_the_pause(project, channels):
+    channels.slack.status = 500
+    await failed(project)
+    await outbox.deliver("prod")
+    channels.slack.status = 200
+    (letter,) = await outbox.deliver("prod", force=True)
+    assert letter.delivery.taken
+
+
+async def test_a_new_alert_takes_along_what_waited_for_its_channel_and_order_is_kept(
+    project, channels
+):
+    channels.slack.status = 500
+    await failed(project, "first")
+    await outbox.deliver("prod")
+    channels.slack.status, channels.slack.received = 200, []
+    await failed(project, "second")
+    await outbox.deliver("prod")
+    errors = [body["text"].partition("Error: ")[2][:6].strip() for body in channels.slack.bodies]
+    assert errors == ["first", "second"]
+
+
+async def test_a_channel_that_cannot_be_reached_is_asked_once_in_a_pass(
+    project, channels, monkeypatch
+):
+    monkeypatch.setenv("SLACK_URL", "http://127.0.0.1:1/")
+    await failed(project)
+    await failed(project)
+    await outbox.deliver("prod")
+    rows = await project.fetch(
+        "SELECT attempts, last_error FROM airlock.delivery WHERE channel = 'slack' ORDER BY alert"
+    )
+    assert rows == [(1, "ConnectError"), (0, None)]
+    assert len(channels.pager.bodies) == 2
+
+
+async def test_two_deliverers_at_the_same_moment_send_once(project, channels):
+    await failed(project)
+    channels.slack.hold.clear()
+    first = asyncio.create_task(outbox.deliver("prod"))
+    while not channels.slack.received:  # noqa: ASYNC110 – the receiver sets it
+        await asyncio.sleep(0.01)
+    assert await outbox.deliver("prod", force=True) == ()
+    channels.slack.hold.set()
+    assert len(await first) == 3
+    assert len(channels.slack.received) == len(channels.pager.received) == 1
+
+
+async def test_an_attempt_that_another_deliverer_made_meanwhile_is_not_made_again(
+    project, channels, conn
+):
+    channels.slack.status = 500
+    await failed(project)
+    waiting = await letters.outstanding(conn, project.target)
+    await outbox.deliver("prod")
+    slack = [letter for letter in waiting if letter.delivery.channel == "slack"]
+    assert await outbox._send_all(project.target, slack, 0) == ()
+    assert len(channels.slack.received) == 1
+
+
+async def test_a_killed_deliverer_leaves_the_alert_to_the_next_one(project, channels):
+    await failed(project)
+    channels.slack.hold.clear()
+    killed = asyncio.create_task(outbox.deliver("prod"))
+    while not channels.slack.received:  # noqa: ASYNC110 – the receiver sets it
+        await asyncio.sleep(0.01)
+    killed.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await killed
+    channels.slack.hold.set()
+    tried = await outbox.deliver("prod")
+    assert "slack" in {letter.delivery.channel for letter in tried if letter.delivery.taken}
+    assert len(channels.slack.received) == 2
+
+
+async def test_a_channel_that_is_configured_no_more_keeps_no_alert_open(project, channels):
+    channels.slack.status = 500
+    await failed(project)
+    await outbox.deliver("prod")
+    toml = project.root / "airlock.toml"
+    toml.write_text(toml.read_text().replace('slack_url_env = "SLACK_URL"\n', ""))
+    await outbox.deliver("prod")
+    assert await project.fetch("SELECT delivered_at IS NOT NULL FROM airlock.alert") == [(True,)]
+
+
+# ---------------------------------------------------------------- what is told
+
+
+async def test_the_next_good_deploy_resolves_once_and_a_later_one_is_told_to_programs_only(
+    project, channels
+):
+    await failed(project)
+    project.write(1, *TABLE)
+    await project.deploy()
+    project.write(2, "CREATE TABLE b (id int);", "DROP TABLE b;", name="second")
+    await project.deploy()
+    await outbox.deliver("prod")
+    assert channels.told == [
+        "REFUSED – prod was not touched, still on an empty schema",
+        "RESOLVED – DEPLOYED – prod stands at 001",
+    ]
+    assert channels.states == ["failed", "succeeded", "succeeded"]
+    # The page that was resolved before it was sent is not opened any more.
+    assert channels.pages == [("resolve", "airlock-prod")]
+
+
+async def test_a_page_that_was_sent_is_resolved(project, channels):
+    await failed(project)
+    await outbox.deliver("prod")
+    project.write(1, *TABLE)
+    await project.deploy()
+    await outbox.deliver("prod")
+    assert channels.pages == [("trigger", "airlock-prod"), ("resolve", "airlock-prod")]
+
+
+async def test_an_undo_by_hand_pages_nobody_and_a_rollback_after_a_failure_does(project, channels):
+    project.write(1, *TABLE)
+    await project.deploy()
+    lease, _ = await steps.reopen(project.target)
+    await steps.roll_back(lease, "asked for")
+    await outbox.deliver("prod")
+    assert channels.told == ["ROLLED BACK – schema back on an empty schema (prod)"]
+    assert (channels.pages, channels.states) == ([], ["succeeded", "undone"])
+    again = await project.begin()
+    await steps.roll_back(again, "it failed")
+    await outbox.deliver("prod")
+    assert (channels.pages, channels.states[-1]) == ([("trigger", "airlock-prod")], "rolled_back")
+
+
+async def test_an_undo_by_hand_resolves_a_stranded_deploy(project, channels):
+    project.write(1, *TABLE)
+    lease = await project.begin()
+    await steps.strand(lease, "it does not go back")
+    await outbox.deliver("prod")
+    assert channels.told == ["ROLLBACK FAILED – the database needs a person (prod)"]
+    lease, _ = await steps.reopen(project.target)
+    await steps.roll_back(lease, "asked for")
+    await outbox.deliver("prod")
+    assert channels.told[1:] == ["RESOLVED – ROLLED BACK – schema back on an empty schema (prod)"]
+    assert channels.pages == [("trigger", "airlock-prod"), ("resolve", "airlock-prod")]
+
+
+async def test_approval_is_asked_for_once_per_rehearsal_and_pages_nobody(project, channels, conn):
+    project.write(1, *TABLE)
+    lease = await project.begin()
+    asked = Approval(
+        required_because="prod always asks", asked_at=AT, schema_before="x", checksums=()
+    )
+    await ledger.note(conn, lease, run_url="http://prefect/runs/1", approval=record.dump(asked))
+    for _ in range(2):
+        await outbox.approval_wanted(conn, lease)
+    await outbox.deliver("prod")
+    assert channels.told == ["APPROVAL WANTED – prod: migrations 001 are rehearsed"]
+    text = channels.slack.bodies[0]["text"]
+    assert "because prod always asks" in text
+    assert "http://prefect/runs/1" in text
+    assert (channels.pages, channels.states) == ([], ["approval_wanted"])
+    await ledger.note(conn, lease, rehearsal='{"again": 1}')
+    await outbox.approval_wanted(conn, lease)
+    await outbox.deliver("prod")
+    assert len(channels.told) == 2
+
+
+@pytest.mark.parametrize(
+    ("decision", "line", "state"),
+    [
+        ("approved", "Approval: Approved by Grace: seen it", "failed"),
+        ("rejected", "Approval: Rejected by Grace: seen it", "turned_down"),
+        ("not needed", None, "failed"),
+    ],
+)
+async def test_an_alert_says_who_approved_and_no_pager_rings_where_a_person_said_no(
+    project, channels, conn, decision, line, state
+):
+    lease = await project.begin()
+    decided = Approval(
+        required_because="prod always asks",
+        asked_at=AT,
+        schema_before="x",
+        checksums=(),
+        decision=decision,
+        name="Grace",
+        reason="seen it",
+    )
+    await ledger.note(conn, lease, approval=record.dump(decided))
+    await steps.fail(lease, "it is wrong")
+    await outbox.deliver("prod")
+    lines = channels.slack.bodies[0]["text"].splitlines()
+    assert [each for each in lines if each.startswith("Approval")] == ([line] if line else [])
+    assert channels.states == [state]
+    assert len(channels.pages) == (state == "failed")
+
+
+async def test_drift_is_told_when_it_is_new_and_when_it_is_gone(project, channels, conn):
+    await ledger.ensure(conn)
+    found = []
+    for difference in ("+ a", "+ a", "+ a\n+ b", None, None, "+ a"):
+        if difference:
+            found.append(await outbox.drift_found(conn, project.target, "DRIFT", difference))
+        else:
+            found.append(await outbox.drift_gone(conn, project.target))
+        await outbox.deliver("prod")
+    assert found == [True, False, True, True, False, True]
+    assert channels.states == ["drift_found", "drift_found", "drift_gone", "drift_found"]
+    assert channels.told[2] == "RESOLVED – DRIFT GONE – prod has the schema of its ledger again"
+    assert [action for action, _ in channels.pages] == ["trigger", "trigger", "resolve", "trigger"]
+
+
+async def test_no_secret_reaches_ledger_or_receiver(project, channels, monkeypatch):
+    monkeypatch.setenv("PROD_URL", project.database.tcp_url)
+    password = "owner's pass"
+    await failed(project, f"cannot connect with {project.database.tcp_url} nor {password}; {'x'}")
+    await outbox.deliver("prod")
+    ((body,),) = await project.fetch("SELECT body::text FROM airlock.alert")
+    sent = json.dumps([each.body for each in channels.slack.received + channels.hook.received])
+    for text in (str(body), sent):
+        assert "cannot connect with" in text
+        assert password not in text
+        assert "owner%27s%20pass" not in text
+
+
+# ---------------------------------------------------------------- what it may not disturb
+
+
+async def test_a_deploy_succeeds_whatever_becomes_of_its_alert(project, monkeypatch):
+    async def broken(conn: Conn, target: str) -> frozenset[str]:
+        await conn.execute("SELECT 1/0")
+        raise AssertionError(target)
+
+    monkeypatch.setattr(ledger, "alerts_since_resolved", broken)
+    project.write(1, *TABLE)
+    await project.deploy()
+    assert await project.fetch("SELECT state FROM airlock.deploy") == [("succeeded",)]
+    assert await project.fetch("SELECT FROM airlock.alert") == []
+
+
+async def test_a_question_is_asked_whatever_becomes_of_its_alert(project, conn, monkeypatch):
+    lease = await project.begin()
+
+    async def broken(conn: Conn, *_: object) -> None:
+        await conn.execute("SELECT 1/0")
+
+    monkeypatch.setattr(ledger, "enqueue_alert", broken)
+    async with conn.transaction():
+        await outbox.approval_wanted(conn, lease)
+        await ledger.note(conn, lease, run_url="http://prefect/runs/1")
+    assert (await ledger.deploy(conn, lease.deploy)).run_url
+
+
+async def test_an_outcome_that_is_not_committed_has_no_alert(project, conn, monkeypatch):
+    lease = await project.begin()
+
+    async def cut_off(*_: object, **__: object) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(ledger, "enqueue_alert", cut_off)
+    with pytest.raises(asyncio.CancelledError):
+        await steps.fail(lease, "it is wrong")
+    assert (await ledger.deploy(conn, lease.deploy)).state == "planned"
+
+
+async def test_the_loop_goes_on_whatever_is_out_of_reach(project, channels, monkeypatch, caplog):
+    await failed(project)
+    with (project.root / "airlock.toml").open("a", encoding="utf-8") as file:
+        file.write('[targets.other]\ndatabase_url_env = "OTHER_URL"\n')
+    monkeypatch.setenv("OTHER_URL", "postgresql://owner:s3cr3t@127.0.0.1:1/none")
+    await outbox.deliver_all()
+    assert len(channels.told) == 1
+    assert "The outbox of other was not emptied: Transient" in caplog.text
+    assert "s3cr3t" not in caplog.text
+    monkeypatch.setenv(settings.CONFIG_VARIABLE, "/nowhere/airlock.toml")
+    await outbox.deliver_all()
+    assert "No outbox was looked at: Refused" in caplog.text
+
+
+async def test_events_are_handed_out_once_without_any_channel(project):
+    seen: list[str] = []
+    await outbox.announce("prod", lambda alert: seen.append(alert.event))
+    await failed(project)
+    for _ in range(2):
+        await outbox.announce("prod", lambda alert: seen.append(alert.event))
+    await outbox.deliver("prod")
+    await outbox.announce("prod", lambda alert: seen.append(alert.event))
+    assert seen == ["airlock.deploy.failed"]
+
+
+async def test_a_ledger_of_an_older_airlock_is_read_and_left_alone(project, channels):
+    async with connect(project.url) as conn:
+        await conn.execute(postgres.query("ledger_1"))
+        await conn.execute(
+            "INSERT INTO airlock.deploy (target, requester, reason, request, holder, fence)"
+            " VALUES ('prod', '', '', '{}', 'x', 1)"
+        )
+        body = '{"headline": "REFUSED", "target": "prod", "deploy": 1, "state": "failed"}'
+        await conn.execute(
+            "INSERT INTO airlock.alert (deploy, dedup_key, body) VALUES (1, 'k', $1)", body
+        )
+        assert await outbox.deliver("prod") == ()
+        assert len(await letters.outstanding(conn, project.target)) == 3
+        assert channels.slack.received == []
+        await ledger.ensure(conn)
+    await outbox.deliver("prod")
+    assert channels.told == ["REFUSED"]
+
+
+# ---------------------------------------------------------------- on the command line
+
+
+async def airlock(*arguments: str) -> tuple[int, str]:
+    """The command line in a thread of its own: exit status, what it printed."""
+
+    def run() -> tuple[int, str]:
+        out = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+            patch.setattr(sys, "argv", ["airlock", *arguments])
+            try:
+                main()
+            except SystemExit as end:
+                return int(end.code or 0), out.getvalue()
+        return 0, out.getvalue()
+
+    return await asyncio.to_thread(run)
+
+
+async def test_deliver_says_what_was_sent_and_what_waits_and_why(project, channels):
+    assert await airlock("deliver", "prod") == (0, "prod: nothing waits\n")
+    channels.slack.status = 500
+    await failed(project)
+    status, out = await airlock("deliver")
+    assert status == 0
+    title = "REFUSED – prod was not touched, still on an empty schema"
+    assert f"prod: webhook took: {title}\n" in out
+    assert f"prod: slack has not: {title} (HTTP status 500, tried 1 times); again in " in out
+    status, out = await airlock("status", "prod")
+    assert "1 deliveries of alerts wait: slack: HTTP status 500" in out
+    found = json.loads((await airlock("status", "prod", "--json"))[1])[0]
+    assert (found["alerts_waiting"], found["last_alert_error"]) == (1, "slack: HTTP status 500")
+    channels.slack.status = 200
+    assert "slack took" in (await airlock("deliver", "prod", "--force"))[1]
+    assert "alerts wait" not in (await airlock("status", "prod"))[1]
+
+
+async def test_a_target_out_of_reach_is_a_line_and_no_failure(project, monkeypatch):
+    monkeypatch.setenv("PROD_URL", "postgresql://owner:s3cr3t@127.0.0.1:1/none")
+    status, out = await airlock("deliver")
+    assert (status, "s3cr3t" in out, out.startswith("prod: connecting to")) == (0, False, True)

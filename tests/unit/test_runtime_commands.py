@@ -1,0 +1,84 @@
+"""What server, worker and deployments are started with, and what is refused before that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from airlock.errors import Refused
+from flows.runtime import command
+from flows.runtime.deployments import fitting
+
+
+@pytest.fixture(autouse=True)
+def _no_auth_string(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(command.AUTH_VARIABLE, raising=False)
+
+
+def test_the_prefect_of_the_person_who_runs_it_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example.com/api")
+    monkeypatch.setenv("PREFECT_API_KEY", "theirs")
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "theirs")
+    ours = command.environment(tmp_path)
+    assert "theirs" not in ours.values()
+    assert "PREFECT_API_URL" not in ours
+    assert ours["PREFECT_HOME"] == str(tmp_path)
+    assert ours["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
+def test_server_and_clients_have_one_auth_string(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "PREFECT_API_AUTH_STRING" not in command.environment(tmp_path)
+    assert command.authorization() == {}
+    monkeypatch.setenv(command.AUTH_VARIABLE, "name:pass")
+    ours = command.environment(tmp_path)
+    assert ours["PREFECT_API_AUTH_STRING"] == ours[command.AUTH_VARIABLE] == "name:pass"
+    assert command.authorization() == {"Authorization": "Basic bmFtZTpwYXNz"}
+
+
+@pytest.mark.parametrize(
+    ("host", "auth", "why"),
+    [
+        ("127.0.0.1", None, None),
+        ("::1", None, None),
+        ("192.0.2.7", "name:pass", None),
+        ("192.0.2.7", None, "could start a deploy"),
+        ("192.0.2.7", "", "could start a deploy"),
+        ("0.0.0.0", "name:pass", "no browser can go there"),  # noqa: S104 – it is refused
+        ("::", "name:pass", "no browser can go there"),
+        ("localhost", None, "is no IP address"),
+        ("db.example", "name:pass", "is no IP address"),
+    ],
+)
+def test_others_than_this_machine_are_let_in_with_an_auth_string_only(
+    monkeypatch: pytest.MonkeyPatch, host: str, auth: str | None, why: str | None
+) -> None:
+    if auth is not None:
+        monkeypatch.setenv(command.AUTH_VARIABLE, auth)
+    if why is None:
+        command.check_host(host)
+        return
+    with pytest.raises(Refused, match=why):
+        command.check_host(host)
+
+
+def test_an_address_is_written_as_urls_want_it() -> None:
+    assert command.api_url("127.0.0.1", 4200) == "http://127.0.0.1:4200/api"
+    assert command.api_url("::1", 4200) == "http://[::1]:4200/api"
+
+
+def test_a_deployment_is_left_out_where_airlock_toml_has_not_its_target() -> None:
+    content: dict[str, Any] = yaml.safe_load(command.PREFECT_FILE.read_text(encoding="utf-8"))
+    chosen = fitting(content, frozenset({"staging"}))
+    targets = [each.get("parameters", {}).get("target") for each in chosen["deployments"]]
+    assert "staging" in targets
+    assert set(targets) <= {"staging", None}
+    assert {**chosen, "deployments": []} == {**content, "deployments": []}
+    everything = frozenset({"staging", "prod"})
+    assert fitting(content, everything) == content
