@@ -433,17 +433,10 @@ async def fail(lease: Lease, failure: str) -> None:
     """Close a deploy that failed before production was touched."""
     target = settings.target(lease.target)
     async with ledger.connection(target) as conn:
-        row = await ledger.deploy(conn, lease.deploy)
         step = await ledger.failed_step(conn, lease.deploy)
         async with conn.transaction():
-            await ledger.advance(
-                conn,
-                lease,
-                "failed",
-                failed_step=step,
-                failure=failure,
-                schema_after=row.schema_before,
-            )
+            # Without schema_after: what touched nothing says nothing about what the schema should be.
+            await ledger.advance(conn, lease, "failed", failed_step=step, failure=failure)
             await outbox.enqueue(conn, lease)
     log.info("Deploy %d of %s failed in %s; untouched", lease.deploy, target.name, step)
 
@@ -451,8 +444,7 @@ async def fail(lease: Lease, failure: str) -> None:
 async def stop_dry_run(lease: Lease) -> None:
     """Close a deploy that was to end with its rehearsal."""
     async with ledger.connection(settings.target(lease.target)) as conn:
-        row = await ledger.deploy(conn, lease.deploy)
-        await ledger.advance(conn, lease, "failed", schema_after=row.schema_before)
+        await ledger.advance(conn, lease, "failed")
 
 
 async def is_untouched(lease: Lease) -> bool:

@@ -28,6 +28,7 @@ from tasks.restart_service import restart_service
 from tasks.send_alert import send_alert
 from tasks.take_snapshot import take_snapshot
 from tasks.verify_schema import verify_schema
+from tasks.write_metrics import write_metrics
 from tasks.write_report import write_report
 
 State = Any  # Prefect's State is generic in what it carries; ours carry nothing
@@ -93,6 +94,7 @@ async def _run(lease: Lease, door: AsyncExitStack, *, dry_run: bool) -> State:
         await send_alert(lease.target)
         # As a state: a report that cannot be written changes nothing about the outcome.
         await write_report(lease, return_state=True)
+        await write_metrics(lease, return_state=True)
 
 
 async def _forward(lease: Lease, door: AsyncExitStack, *, dry_run: bool) -> State:

@@ -22,6 +22,7 @@ from tasks.restart_service import restart_service
 from tasks.restore_staging import restore_staging
 from tasks.send_alert import send_alert
 from tasks.swap_databases import swap_databases
+from tasks.write_metrics import write_metrics
 from tasks.write_report import write_report
 
 State = Any  # Prefect's State is generic in what it carries; ours carry nothing
@@ -70,6 +71,7 @@ async def _run(lease: Lease) -> State:
         await send_alert(lease.target)
         # As a state: a report that cannot be written changes nothing about the outcome.
         await write_report(lease, return_state=True)
+        await write_metrics(lease, return_state=True)
 
 
 async def _forward(lease: Lease) -> State:

@@ -15,6 +15,7 @@ from flows import form
 from flows.naming import link_run
 from flows.undo import undo, undo_refresh
 from tasks.send_alert import send_alert
+from tasks.write_metrics import write_metrics
 from tasks.write_report import write_report
 
 State = Any
@@ -48,6 +49,7 @@ async def rollback(
             finally:
                 await send_alert(target)
                 await write_report(lease, return_state=True)
+                await write_metrics(lease, return_state=True)
     except (Refused, Transient) as error:
         return Failed(name="Refused", message=str(error))
     if ended.name == "Stranded":

@@ -20,7 +20,13 @@ LINE_CHARACTERS = 500
 EVIDENCE_LINES = 5
 
 # What changes production, and the moment from which a failure could have been seen.
-LIVE = (("apply_plan", "intent"), ("apply_plan", "done"), ("restart_service", "done"))
+LIVE = (
+    ("apply_plan", "intent"),
+    ("apply_plan", "done"),
+    ("swap_databases", "intent"),
+    ("swap_databases", "done"),
+    ("restart_service", "done"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,18 @@ async def test_a_drift_that_was_left_out_becomes_the_schema_before(project: Proj
     assert await project.catalogue() == found
 
 
+@pytest.mark.parametrize("end", ["dry run", "failure"])
+async def test_a_deploy_that_touched_nothing_accepts_no_drift(project: Project, end: str):
+    project.write(1, *A)
+    await project.deploy()
+    project.write(2, *B)
+    await project.execute("ALTER TABLE a ADD COLUMN by_hand int")
+    lease = await opened(skip=("drift",), reason="known to us")
+    await (steps.stop_dry_run(lease) if end == "dry run" else steps.fail(lease, "no disk"))
+    with pytest.raises(Refused, match="by_hand"):
+        await steps.open_deploy(DeployRequest(target="prod"))
+
+
 async def test_the_lock_budget_of_the_request_goes_before_that_of_the_target(project: Project):
     project.write(1, *A)
     await project.deploy()
