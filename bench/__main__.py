@@ -41,11 +41,11 @@ HEADINGS = ("what", "ours", "peer", "ratio", "must be", "holds", "notes")
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What one whole run found."""
+    """What one run found, by measurement."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: dict[str, list[Row]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def main() -> int:
@@ -61,7 +61,8 @@ def main() -> int:
         outcome = asyncio.run(_measure(options, console))
     _show(outcome, console)
     if options.write:
-        RESULTS.write_text(markdown(outcome, quick=options.quick), encoding="utf-8")
+        kept = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+        RESULTS.write_text(markdown(outcome, kept), encoding="utf-8")
         console.print(f"Written to {RESULTS.relative_to(CHECKOUT)}")
     return 1 if outcome.failures else 0
 
@@ -73,8 +74,11 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="little data, one round: a smoke test")
     parser.add_argument("--rounds", type=int, help="rounds of each measurement")
-    parser.add_argument("--write", action="store_true", help="keep the table in bench/results.md")
-    return parser.parse_args()
+    parser.add_argument("--write", action="store_true", help="keep the rows in bench/results.md")
+    options = parser.parse_args()
+    if options.quick and options.write:
+        parser.error("--quick measures too little to be kept: leave out --write")
+    return options
 
 
 async def _measure(options: argparse.Namespace, console: Console) -> Outcome:
@@ -94,13 +98,13 @@ async def _measure(options: argparse.Namespace, console: Console) -> Outcome:
             say("starting")
             try:
                 measurement = importlib.import_module(MEASUREMENTS[name])
-                outcome.rows += await measurement.run(setting)
+                outcome.rows[name] = await measurement.run(setting)
             except Exception as error:  # noqa: BLE001 – the others can still be measured
                 outcome.failures[name] = f"{type(error).__name__}: {error}"
                 live.console.print_exception()
-            live.console.print(f"{name}: {time.monotonic() - since:.0f} s")
+            outcome.seconds[name] = time.monotonic() - since
+            live.console.print(f"{name}: {outcome.seconds[name]:.0f} s")
     shutil.rmtree(folder, ignore_errors=True)
-    outcome.seconds = time.monotonic() - began
     return outcome
 
 
@@ -120,33 +124,48 @@ def _show(outcome: Outcome, console: Console) -> None:
     table = Table(title=f"Medians; {_machine()}")
     for heading in HEADINGS[:-1]:
         table.add_column(heading, justify="right" if heading in ("ours", "ratio") else "left")
-    for row in outcome.rows:
+    rows = [row for each in outcome.rows.values() for row in each]
+    for row in rows:
         table.add_row(*cells(row)[:-1], style="red" if row.holds is False else None)
     console.print(table)
     console.print("ratio: how many times as long the peer takes; above 1 Airlock is faster")
-    for row in outcome.rows:
+    for row in rows:
         console.print(f"  {row.what}: {row.note}", style="dim", highlight=False, markup=False)
     for name, message in outcome.failures.items():
         console.print(f"{name} could not be measured: {message}", style="red", markup=False)
 
 
-def markdown(outcome: Outcome, *, quick: bool) -> str:
-    """The table as it is kept in the repository."""
-    rule = "|".join("---:" if each in ("ours", "ratio") else "---" for each in HEADINGS)
-    lines = [
-        "# The last run of `make bench`",
+def markdown(outcome: Outcome, kept: str) -> str:
+    """The file of the repository: a table for each measurement, the newest run of each.
+
+    kept: the file as it was; measurements that were not made now stay as they stand in it.
+    """
+    _, *tables = kept.split("\n## ")
+    sections = {table.partition("\n")[0]: table.rstrip() for table in tables}
+    sections |= {name: _section(name, outcome) for name in outcome.rows}
+    head = [
+        "# The last run of each measurement of `make bench`",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {_machine()}; {outcome.seconds / 60:.1f} minutes"
-        + ("; --quick: the numbers mean nothing." if quick else "."),
         "Medians of interleaved rounds. Ratio: how many times as long the peer takes.",
         "How to read it: [README.md](README.md).",
+    ]
+    known = [f"## {sections[name]}" for name in MEASUREMENTS if name in sections]
+    return "\n\n".join(["\n".join(head), *known]) + "\n"
+
+
+def _section(name: str, outcome: Outcome) -> str:
+    rule = "|".join("---:" if each in ("ours", "ratio") else "---" for each in HEADINGS)
+    took_min = outcome.seconds[name] / 60
+    lines = [
+        name,
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {_machine()}; {took_min:.1f} minutes.",
         "",
         f"|{'|'.join(HEADINGS)}|",
         f"|{rule}|",
-        *(f"|{'|'.join(cells(row))}|" for row in outcome.rows),
-        *(f"\n{name} could not be measured: {text}" for name, text in outcome.failures.items()),
+        *(f"|{'|'.join(cells(row))}|" for row in outcome.rows[name]),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _machine() -> str:
