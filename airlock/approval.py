@@ -34,7 +34,8 @@ CONTRACT = (
     "domain ",
 )
 NAMED = 3
-DIFF_LINES = 30
+# The form stands below the question; the artifact has all of it.
+DIFF_LINES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,15 +180,16 @@ def question(
     forward_s = sum(each.seconds for each in rehearsal.migrations)
     back_s = sum(each.reverse_seconds for each in rehearsal.migrations)
     lines = [
-        f"# {row.target} waits for your decision on {row.planned.versions}",
+        f"## {row.target} waits for your decision on {row.planned.versions}",
+        "The form is below this text, and rejects unless you choose approve.",
+        "",
         f"{started}. **You are asked because** {asked.required_because}.",
         "",
         *(f"- {each.label}: {each.purpose or each.title}" for each in row.planned.migrations),
-        "",
         f"- On the clone: {forward_s:.2f} s forwards, {back_s:.2f} s back",
         f"- Way back, rehearsed: {rehearsal.rollback_sentence}",
         f"- Snapshot: {snapshot.id}, {age_min:.0f} min old, proved by the rehearsal",
-        *(f"- Keeps others waiting: {each}" for each in blocking(rehearsal, lock_ms=0)),
+        *(f"- {each}" for each in _waits(blocking(rehearsal, lock_ms=0))),
     ]
     if asked.meanwhile:
         lines += ["", "Changed in production while you were asked before:"]
@@ -200,3 +202,10 @@ def question(
             f"```diff\n{difference.render(limit=DIFF_LINES)}\n```",
         ]
     return "\n".join(lines)
+
+
+def _waits(found: list[str]) -> Iterator[str]:
+    for each in found[:NAMED]:
+        yield f"Keeps others waiting: {each}"
+    if len(found) > NAMED:
+        yield f"Keeps others waiting as well: {len(found) - NAMED} more"

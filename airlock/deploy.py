@@ -28,7 +28,7 @@ from airlock import (
 from airlock.apply import Runner
 from airlock.approval import Approval, Decision
 from airlock.catalogue import Catalogue, SchemaDiff, diff
-from airlock.errors import AirlockError, Broken, Refused, Stranded
+from airlock.errors import Broken, Refused, Stranded
 from airlock.health import HealthVerdict
 from airlock.introspection import read_catalogue, read_guard
 from airlock.ledger import Deploy, Lease
@@ -225,6 +225,8 @@ async def plan_again(lease: Lease) -> bool:
     """
     async with ledger.connection(settings.target(lease.target)) as conn:
         row = await ledger.deploy(conn, lease.deploy)
+        if _is_planned_again(row):
+            return True  # an earlier try wrote it, and did not hear so
         rehearsed = _rehearsed(row, row.planned)
         found = await read_catalogue(conn)
         if found.fingerprint == rehearsed.schema_before:
@@ -240,6 +242,10 @@ async def plan_again(lease: Lease) -> bool:
             await ledger.event(conn, lease, "plan_migrations", "done", said)
     log.info("Deploy %d of %s: %s", lease.deploy, lease.target, said)
     return True
+
+
+def _is_planned_again(row: Deploy) -> bool:
+    return row.state == "planned" and row.rehearsal is not None
 
 
 async def read_question(lease: Lease) -> str:
@@ -289,6 +295,7 @@ async def apply_plan(lease: Lease) -> Applied:
         row = await ledger.deploy(conn, lease.deploy)
         todo = row.planned
         rehearsed = _rehearsed(row, todo)
+        _check_approved(row, rehearsed)
         await _check_schema(conn, lease, rehearsed)
         await run_plan(conn, lease, todo)
     return Applied(migrations=tuple(each.label for each in todo.migrations))
@@ -326,6 +333,21 @@ def _rehearsed(row: Deploy, todo: Plan) -> Rehearsal:
             f"apply now. Start it again: airlock deploy {row.target}"
         )
     return rehearsed
+
+
+def _check_approved(row: Deploy, rehearsed: Rehearsal) -> None:
+    """Raises Refused unless this rehearsal was approved, or the ledger says why it need not be."""
+    known = _approval(row)
+    if known is None or not known.is_about(rehearsed):
+        said = "nobody was asked about this rehearsal"
+    elif known.decision not in ("approved", "not needed"):
+        said = known.sentence
+    else:
+        return
+    raise Refused(
+        f"Deploy {row.id} may not touch {row.target}: {said.rstrip('.')}. Start it again: "
+        f"airlock deploy {row.target}"
+    )
 
 
 async def _check_schema(conn: Conn, lease: Lease, rehearsed: Rehearsal) -> None:
@@ -423,8 +445,8 @@ async def succeed(lease: Lease) -> None:
             await outbox.enqueue(conn, lease)
     try:
         await snapshot.retain(target)
-    except (AirlockError, OSError) as error:
-        # What is old may wait; a deploy that went well does not fail over it.
+    except Exception as error:  # noqa: BLE001 – the deploy went well, and would be rolled back
+        # What is old may wait.
         log.warning("Old snapshots of %s were not removed: %s", target.name, error)
     log.info("Deploy %d of %s succeeded", lease.deploy, target.name)
 
@@ -435,7 +457,7 @@ async def fail(lease: Lease, failure: str) -> None:
     async with ledger.connection(target) as conn:
         step = await ledger.failed_step(conn, lease.deploy)
         async with conn.transaction():
-            # Without schema_after: what touched nothing says nothing about what the schema should be.
+            # Without schema_after: what touched nothing does not say what the schema should be.
             await ledger.advance(conn, lease, "failed", failed_step=step, failure=failure)
             await outbox.enqueue(conn, lease)
     log.info("Deploy %d of %s failed in %s; untouched", lease.deploy, target.name, step)
@@ -542,17 +564,21 @@ async def strand(lease: Lease, failure: str) -> None:
         await outbox.enqueue(conn, lease, service=service_now)
 
 
+async def last_to_undo(conn: Conn) -> Deploy | None:
+    """The last deploy that touched something, unless it was undone."""
+    for last in await ledger.recent(conn, limit=100):
+        if last.state != "failed":
+            return None if last.state == "rolled_back" else last
+    return None
+
+
 async def reopen(target: Target) -> tuple[Lease, Deploy]:
     """A lease on the last deploy, in order to undo it.
 
     Raises Refused when there is nothing that could be undone.
     """
     async with ledger.connection(target) as conn:
-        for last in await ledger.recent(conn, limit=100):
-            if last.state == "failed":
-                continue  # it touched nothing, so the one before it stands
-            if last.state == "rolled_back":
-                break
+        if (last := await last_to_undo(conn)) is not None:
             if last.state == "succeeded" and last.kind == "deploy":
                 await preview.undrifted(conn, target)
             lease = await ledger.take_over(conn, last)

@@ -147,8 +147,11 @@ class Deploy:
             case "stranded":
                 return f"ROLLBACK FAILED – {self.target} needs a person now"
             case _:
-                doing = "waits for a person's approval" if self.is_asked else self.state
-                return f"IN PROGRESS – {self.target}, {versions}: {doing}"
+                if self.is_asked:
+                    said = f"APPROVAL WANTED – {self.target} {versions} waits for a person"
+                else:
+                    said = f"IN PROGRESS – {self.target}, {versions}: {self.state}"
+                return said
 
     @property
     def _refresh_headline(self) -> str:
@@ -287,12 +290,13 @@ async def hold(target: Target, *, wait_s: float = 0) -> AsyncGenerator[Conn]:
     Raises Transient naming the holder when the wait is over.
     """
     async with postgres.connect(target.database_url, purpose="airlock lock") as conn:
-        await postgres.stay_connected(conn)
-        deadline = time.monotonic() + wait_s
-        while not await conn.fetchval("SELECT pg_catalog.pg_try_advisory_lock($1, $2)", *LOCK):
-            if time.monotonic() >= deadline:
-                raise Transient(await _who_holds(conn, target))
-            await asyncio.sleep(0.25)
+        with postgres.translated(f"waiting for the lock of {target.name}"):
+            await postgres.stay_connected(conn)
+            deadline = time.monotonic() + wait_s
+            while not await conn.fetchval("SELECT pg_catalog.pg_try_advisory_lock($1, $2)", *LOCK):
+                if time.monotonic() >= deadline:
+                    raise Transient(await _who_holds(conn, target))
+                await asyncio.sleep(0.25)
         yield conn
 
 
@@ -729,6 +733,18 @@ async def unannounced(conn: Conn) -> tuple[QueuedAlert, ...]:
         EVENTS,
     )
     return tuple(QueuedAlert(**dict(row)) for row in rows)
+
+
+async def claim_event(conn: Conn, alert: int) -> bool:
+    """Whether this transaction may emit an alert as an event: nobody else does, or did."""
+    row = await conn.fetchrow(
+        "INSERT INTO airlock.delivery (alert, channel, attempts, tried_at, delivered_at)"
+        " VALUES ($1, $2, 1, clock_timestamp(), clock_timestamp())"
+        " ON CONFLICT DO NOTHING RETURNING alert",
+        alert,
+        EVENTS,
+    )
+    return row is not None
 
 
 async def alerts_since_resolved(conn: Conn, target: str) -> frozenset[str]:

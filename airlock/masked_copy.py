@@ -52,16 +52,6 @@ _PIECES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """One table has arrived: its name, and how far the whole copy is."""
-
-    table: str
-    rows: int
-    done: int
-    tables: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Copied:
     """One table as it was written: what went over the wire."""
 
@@ -160,7 +150,6 @@ async def copy(
     build_url: str,
     key: str,
     jobs: int,
-    progress: Callable[[Progress], None] | None = None,
 ) -> CopyResult:
     """Every row of the clone, masked, in the build database. Safe to repeat: tables are emptied.
 
@@ -187,10 +176,6 @@ async def copy(
             copied = await _copy_table(sides, *piece)
             done.append(copied)
             log.info("Copied %s: %d rows in %.1f s", copied.table, copied.rows, copied.seconds)
-            if progress is not None:
-                progress(
-                    Progress(table=copied.table, rows=copied.rows, done=len(done), tables=len(work))
-                )
 
         await _in_parallel(work, one, clone_url=clone_url, build_url=build_url, jobs=jobs)
     tables = tuple(sorted(done, key=lambda each: each.table))

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 # One alert on one channel, with all its requests; and one channel in one pass.
 SEND_S = 10.0
 PASS_S = 30.0
+# One target in the loop: longer than a pass, however slow its database is.
+TARGET_S = 120.0
 
 
 # ---------------------------------------------------------------- in
@@ -149,8 +151,10 @@ async def announce(target_name: str, emit: Callable[[Alert], None]) -> None:
         if await ledger.version(conn) < 2:
             return
         for queued in await ledger.unannounced(conn):
-            emit(record.load(Alert, queued.body))
-            await ledger.record_delivery(conn, queued.id, ledger.EVENTS, None)
+            # Whoever announces at this moment as well waits in here, and then passes it over.
+            async with conn.transaction():
+                if await ledger.claim_event(conn, queued.id):
+                    emit(record.load(Alert, queued.body))
 
 
 async def deliver(target_name: str, *, force: bool = False) -> tuple[Letter, ...]:
@@ -194,7 +198,8 @@ async def deliver_all() -> None:
 
 async def _deliver_quietly(name: str) -> None:
     try:
-        await deliver(name)
+        async with asyncio.timeout(TARGET_S):
+            await deliver(name)
     except Exception as error:  # noqa: BLE001 – one target's outage is not the others'
         log.warning("The outbox of %s was not emptied: %s", name, type(error).__name__)
 

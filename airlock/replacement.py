@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Literal
+
+# What is built for a refresh, and what a database was before one.
+Kind = Literal["build", "before"]
 
 # PostgreSQL cuts names at 63 bytes.
 _NAME_BYTES = 63
@@ -65,8 +69,8 @@ class Replacement:
             source=source,
             database=database,
             database_oid=oid,
-            build=_named(database, f"_build_{deploy}"),
-            kept=_named(database, f"_before_{deploy}"),
+            build=named("build", database, deploy),
+            kept=named("before", database, deploy),
         )
 
     def built(self, oid: int) -> Replacement:
@@ -80,6 +84,8 @@ class Replacement:
         return f"{self.source} of {self.snapshot_at:%Y-%m-%d %H:%M} UTC"
 
 
-def _named(database: str, ending: str) -> str:
+def named(kind: Kind, database: str, deploy: int) -> str:
+    """What a database of one refresh is called, such as ``tracker_build_7``."""
+    ending = f"_{kind}_{deploy}"
     front = database.encode()[: _NAME_BYTES - len(ending)].decode(errors="ignore")
     return front + ending

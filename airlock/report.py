@@ -180,7 +180,7 @@ def _facts(report: DeployReport) -> str:
         (
             "Restart",
             f"{restart.method}, ready in {duration(restart.ready_s)}, longest gap "
-            f"{restart.gap_s * 1000:.0f} ms. {restart.note}"
+            f"{restart.gap_s * 1000:.0f} ms. {restart.note[:1].upper()}{restart.note[1:]}"
             if restart
             else "",
         ),
@@ -251,7 +251,9 @@ def _failure(row: Deploy) -> str:
     if row.failure is None:
         return ""
     where = f"Failed in {plain(row.failed_step)}" if row.failed_step else "Undone by hand"
-    return f"**{where}**\n\n{_fenced(short(row.failure))}"
+    first, _, rest = short(row.failure).partition("\n")
+    said = f"**{where}:** {plain(first)}"
+    return f"{said}\n\n{_fenced(rest)}" if rest else said
 
 
 def _steps(steps: Sequence[StepTime]) -> str:

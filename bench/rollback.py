@@ -72,6 +72,7 @@ class Contest:
         await steps.prepare_release(lease)
         await steps.take_snapshot(lease)
         await steps.rehearse(lease)
+        await steps.ask(lease)
         await steps.apply_plan(lease)
         await steps.verify_schema(lease)
         await steps.restart_service(lease)

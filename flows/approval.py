@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import httpx
 from prefect import get_client, get_run_logger, pause_flow_run
 from prefect.input import RunInput
 from prefect.runtime import flow_run
@@ -20,6 +21,8 @@ from airlock.approval import Approval
 from airlock.errors import Refused, Transient
 from airlock.ledger import Lease
 from airlock.request import Name, Text
+from tasks.ask import ask
+from tasks.decide import decide
 from tasks.send_alert import send_alert
 from tasks.show_rehearsal import show_rehearsal
 
@@ -49,12 +52,12 @@ async def approve(lease: Lease, door: AsyncExitStack) -> Approval:
     door: holds the database's lock. It stands open while the person reads: others may take
         snapshots, and the ledger keeps a second deploy out.
     """
-    asked = await steps.ask(lease)
+    asked = await ask(lease)
     if asked.decision is not None:
         return asked
     question = await show_rehearsal(lease)
     await door.aclose()
-    await send_alert(lease.target)
+    await send_alert(lease.target, return_state=True)
     decided = await _decided(lease, question)
     if not decided.is_refusal:
         target = settings.target(lease.target)
@@ -77,9 +80,9 @@ async def _decided(lease: Lease, question: str) -> Approval:
         watching.cancel()
         await asyncio.gather(waiting, watching, return_exceptions=True)
     if answer is None:
-        return await steps.decide(lease, "expired")
+        return await decide(lease, "expired")
     decision = "approved" if answer.decision == "approve" else "rejected"
-    return await steps.decide(lease, decision, name=answer.name.strip(), reason=answer.reason)
+    return await decide(lease, decision, name=answer.name.strip(), reason=answer.reason)
 
 
 def _say_how(lease: Lease, timeout_s: float) -> None:
@@ -113,7 +116,7 @@ async def _until_taken_over(lease: Lease) -> None:
         await asyncio.sleep(ledger.HEARTBEAT_S)
         try:
             await steps.check_lease(lease)
-        except Transient:
+        except (Transient, OSError):
             continue  # a database that is away for a moment ends no waiting
 
 
@@ -130,7 +133,14 @@ async def answer(
     run = UUID(await steps.asked_run(settings.target(target)))
     given = {"decision": decision, "name": name, "reason": reason}
     async with get_client() as client:
-        result = await client.resume_flow_run(run, run_input=given)
+        try:
+            result = await client.resume_flow_run(run, run_input=given)
+        except httpx.HTTPError as error:
+            raise Refused(
+                f"The Prefect server did not take the answer for run {run} "
+                f"({type(error).__name__}). The run may be another server's: name that one in "
+                "PREFECT_API_URL."
+            ) from None
     # A refused answer comes with HTTP status 200 as well.
     if result.status.value != "ACCEPT":
         why = getattr(result.details, "reason", None) or result.status.value

@@ -21,11 +21,14 @@ from flows.naming import link_run, name_run
 from flows.undo import undo
 from tasks.apply_plan import apply_plan
 from tasks.check_health import check_health
+from tasks.fail import fail
+from tasks.plan_again import plan_again
 from tasks.plan_migrations import plan_migrations
 from tasks.prepare_release import prepare_release
 from tasks.rehearse import rehearse
 from tasks.restart_service import restart_service
 from tasks.send_alert import send_alert
+from tasks.succeed import succeed
 from tasks.take_snapshot import take_snapshot
 from tasks.verify_schema import verify_schema
 from tasks.write_metrics import write_metrics
@@ -91,8 +94,8 @@ async def _run(lease: Lease, door: AsyncExitStack, *, dry_run: bool) -> State:
     except Exception as failure:  # noqa: BLE001 – whatever it was, production goes back
         return await undo(lease, failure)
     finally:
-        await send_alert(lease.target)
-        # As a state: a report that cannot be written changes nothing about the outcome.
+        # As states: what cannot be told or written changes nothing about the outcome.
+        await send_alert(lease.target, return_state=True)
         await write_report(lease, return_state=True)
         await write_metrics(lease, return_state=True)
 
@@ -107,7 +110,7 @@ async def _forward(lease: Lease, door: AsyncExitStack, *, dry_run: bool) -> Stat
         return Completed(name="Rehearsed", message="Dry run: production was not touched")
     approval = await approve(lease, door)
     # Only a person takes so long that production may have changed.
-    while approval.decision == "approved" and await steps.plan_again(lease):
+    while approval.decision == "approved" and await plan_again(lease):
         await _prove(lease)
         approval = await approve(lease, door)
     if approval.is_refusal:
@@ -116,7 +119,7 @@ async def _forward(lease: Lease, door: AsyncExitStack, *, dry_run: bool) -> Stat
     await verify_schema(lease)
     await restart_service(lease)
     await check_health(lease)
-    await steps.succeed(lease)
+    await succeed(lease)
     return Completed(name="Deployed", message=f"{lease.target} is deployed and healthy")
 
 
@@ -127,6 +130,6 @@ async def _prove(lease: Lease) -> None:
 
 
 async def _turn_down(lease: Lease, approval: Approval) -> State:
-    await steps.fail(lease, approval.sentence)
+    await fail(lease, approval.sentence)
     name = "Rejected" if approval.decision == "rejected" else "Expired"
     return Failed(name=name, message=f"{lease.target} was not touched. {approval.sentence}")

@@ -11,7 +11,7 @@ from prefect.states import Completed, Failed
 from airlock import settings
 from airlock.drift import DriftReport
 from airlock.errors import Refused
-from flows.form import TargetName
+from flows import form
 from tasks.detect_drift import detect_drift
 from tasks.send_alert import send_alert
 from tasks.show_drift import show_drift
@@ -26,12 +26,10 @@ def run_name() -> str:
 
 
 @flow(name="drift", flow_run_name=run_name, retries=0)
-async def drift(target: TargetName | None = None) -> State:
+async def drift(target: form.AnyTarget = None) -> State:
     """Compare the schema of each target with the one that its last deploy left. Changes nothing.
 
     Whatever waits in the outboxes is sent, and each target's history written.
-
-    target: a target of airlock.toml; all of them if empty.
     """
     try:
         project = settings.load()
@@ -50,7 +48,7 @@ async def _look(target: str) -> DriftReport:
     get_run_logger().info("%s", report.text)
     await show_drift(report, return_state=True)
     if not report.failure:
-        await send_alert(target)
+        await send_alert(target, return_state=True)
         await write_history(target, return_state=True)
     return report
 

@@ -35,6 +35,10 @@ def choice() -> dict[str, list[str]]:
 TargetName = Annotated[
     str, shown("Target", "The environment, as airlock.toml names it.", **choice())
 ]
+AnyTarget = Annotated[
+    TargetName | None,
+    shown("Target", "The environment, as airlock.toml names it; all of them if empty."),
+]
 UpTo = Annotated[
     Version | None,
     shown("Up to migration", "The number of the last migration to apply; all that wait if empty."),

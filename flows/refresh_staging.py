@@ -21,6 +21,7 @@ from tasks.plan_refresh import plan_refresh
 from tasks.restart_service import restart_service
 from tasks.restore_staging import restore_staging
 from tasks.send_alert import send_alert
+from tasks.succeed_refresh import succeed_refresh
 from tasks.swap_databases import swap_databases
 from tasks.write_metrics import write_metrics
 from tasks.write_report import write_report
@@ -68,8 +69,8 @@ async def _run(lease: Lease) -> State:
     except Exception as failure:  # noqa: BLE001 – whatever it was, the old database serves again
         return await undo_refresh(lease, failure)
     finally:
-        await send_alert(lease.target)
-        # As a state: a report that cannot be written changes nothing about the outcome.
+        # As states: what cannot be told or written changes nothing about the outcome.
+        await send_alert(lease.target, return_state=True)
         await write_report(lease, return_state=True)
         await write_metrics(lease, return_state=True)
 
@@ -84,5 +85,5 @@ async def _forward(lease: Lease) -> State:
     async with ledger.hold(settings.target(lease.target), wait_s=10):
         await restart_service(lease)
         await check_health(lease)
-        await refresh.succeed(lease)
+        await succeed_refresh(lease)
     return Completed(name="Refreshed", message=f"{lease.target} is a masked copy, and healthy")

@@ -10,7 +10,6 @@ from prefect.states import Completed, Failed
 from airlock import approval, ledger, refresh, settings
 from airlock import deploy as steps
 from airlock.errors import Refused, Transient
-from airlock.ledger import Deploy, Lease
 from flows import form
 from flows.naming import link_run
 from flows.undo import undo, undo_refresh
@@ -38,16 +37,21 @@ async def rollback(
     """
     try:
         approval.check_reason(settings.target(target), reason)
-        async with ledger.hold(settings.target(target)):
+        async with (
+            ledger.hold(settings.target(target)),
+            refresh.free_to_undo(settings.target(target)),
+        ):
             lease, last = await steps.reopen(settings.target(target))
             await link_run(lease)
             asked = RollbackAsked(
                 f"Rollback asked for by {requester or 'somebody'}: {reason or 'no reason given'}"
             )
             try:
-                ended = await _undo(lease, last, asked)
+                back = undo if last.kind == "deploy" else undo_refresh
+                async with ledger.heartbeat(settings.target(target), lease):
+                    ended = await back(lease, asked)
             finally:
-                await send_alert(target)
+                await send_alert(target, return_state=True)
                 await write_report(lease, return_state=True)
                 await write_metrics(lease, return_state=True)
     except (Refused, Transient) as error:
@@ -56,12 +60,3 @@ async def rollback(
         return ended
     # Here it is what was asked for, and no failure.
     return Completed(name="UndoneByHand", message=f"{target} is back as it was before the deploy")
-
-
-async def _undo(lease: Lease, last: Deploy, asked: RollbackAsked) -> State:
-    if last.kind == "deploy":
-        return await undo(lease, asked)
-    target = settings.target(lease.target)
-    async with refresh.alone(target):
-        await refresh.check_undoable(target, last)
-        return await undo_refresh(lease, asked)

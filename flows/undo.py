@@ -7,11 +7,13 @@ from typing import Any
 
 from prefect.states import Failed
 
-from airlock import deploy as steps
 from airlock import refresh
-from airlock.errors import LeaseLost
+from airlock.errors import LeaseLost, Transient
 from airlock.ledger import Lease
+from tasks.fail import fail
+from tasks.is_untouched import is_untouched
 from tasks.roll_back import roll_back
+from tasks.strand import strand
 from tasks.swap_back import swap_back
 
 Back = Callable[[Lease, str], Awaitable[object]]
@@ -26,15 +28,37 @@ async def undo_refresh(lease: Lease, failure: Exception) -> Any:
 async def undo(lease: Lease, failure: Exception, *, back: Back = roll_back) -> Any:
     """The state in which a failed deploy ends: Refused, RolledBack or Stranded."""
     reason = str(failure) or type(failure).__name__
-    if await steps.is_untouched(lease):
-        await steps.fail(lease, reason)
-        return Failed(name="Refused", message=f"{lease.target} was not touched. {reason}")
+    try:
+        if await is_untouched(lease):
+            await fail(lease, reason)
+            said = f"{lease.target} was not touched. {_first_line(reason)}"
+            return Failed(name="Refused", message=said)
+        return await _go_back(lease, reason, failure, back)
+    except Transient as away:
+        # Not Refused: how far the deploy came stands in a ledger that cannot be read or written.
+        return Failed(
+            name="Stranded",
+            message=f"{lease.target} needs a person, and its ledger could not be reached: {away} "
+            f"As soon as it can be: airlock status {lease.target}, then airlock rollback "
+            f"{lease.target}. This was after: {_first_line(reason)}",
+        )
+
+
+async def _go_back(lease: Lease, reason: str, failure: Exception, back: Back) -> Any:
     try:
         await back(lease, reason)
     except LeaseLost:
         raise
     except Exception as second:  # noqa: BLE001 – whatever it was, a person must hear of it
         second.__cause__ = second.__cause__ or failure
-        await steps.strand(lease, f"{second}\nThis was the rollback after: {reason}")
-        return Failed(name="Stranded", message=f"{lease.target} needs a person. {second}")
-    return Failed(name="RolledBack", message=f"{lease.target} is back as it was. {reason}")
+        await strand(lease, f"{second}\nThis was the rollback after: {reason}")
+        said = f"{lease.target} needs a person. {_first_line(str(second))}"
+        return Failed(name="Stranded", message=said)
+    said = f"{lease.target} is back as it was. {_first_line(reason)}"
+    return Failed(name="RolledBack", message=said)
+
+
+def _first_line(failure: str) -> str:
+    """What happened. A service's log or what differs follows it, and stands in the report."""
+    first = failure.strip().partition("\n")[0]
+    return f"{first} see the report." if first.endswith(":") else first

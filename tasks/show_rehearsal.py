@@ -9,6 +9,7 @@ from prefect.settings import get_current_settings
 
 from airlock import deploy, report, settings
 from airlock.ledger import Lease
+from tasks.policy import artifact_key
 
 
 @task(
@@ -19,12 +20,12 @@ from airlock.ledger import Lease
     task_run_name="show_rehearsal {lease.target}",
 )
 async def show_rehearsal(lease: Lease) -> str:
-    """The question as markdown, with a link to the artifact that has the whole report as well."""
+    """The question as markdown, with a link to the artifact that has the whole report."""
     question = await deploy.read_question(lease)
     found = await deploy.read_report(settings.target(lease.target), lease.deploy)
     artifact = await acreate_markdown_artifact(
-        key=f"rehearsal-{lease.target.lower().replace('_', '-')}",
-        markdown=f"{question}\n\n---\n\n{report.markdown(found)}",
+        key=artifact_key("rehearsal", lease.target),
+        markdown=report.markdown(found, pictures=True),
         description=found.deploy.headline,
     )
     ui_url = get_current_settings().ui_url

@@ -241,6 +241,7 @@ async def base_009(
         for step in (
             steps.take_snapshot,
             steps.rehearse,
+            steps.ask,
             steps.apply_plan,
             steps.verify_schema,
             steps.succeed,

@@ -31,11 +31,11 @@ class NotTaken(Exception):
 class Alert:
     """One outcome, as it lies in the outbox.
 
-    state: "turned_down" is a deploy that nobody approved, "undone" a rollback that a person asked
-        for.
+    state: "turned_down" is a deploy that nobody approved or that a person ended before production,
+        "undone" a rollback that a person asked for.
     resolves: an earlier alert of the target was open, and this outcome ends it.
     detect_s, restore_s: from going live to the failure, from there to everything being back.
-    ref: commit or tag of the release, for those who know it by that.
+    ref: commit of the release, for those who know it by that.
     """
 
     headline: str

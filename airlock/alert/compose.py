@@ -76,7 +76,7 @@ def compose(target: Target, row: Deploy, facts: Facts) -> Alert:
         detect_s=detect_s,
         restore_s=restore_s,
         run_url=row.run_url,
-        ref=(release.commit or release.ref) if release and not release.dirty else None,
+        ref=release.commit if release and not release.dirty else None,
     )
     return scrubbed(target, alert)
 
@@ -178,9 +178,10 @@ def times(row: Deploy, events: Sequence[Event]) -> tuple[float | None, float | N
 
 
 def _state(row: Deploy, facts: Facts) -> State:
-    if row.state == "failed" and facts.turned_down:
+    by_hand = any(event.step == REOPENED for event in facts.events)
+    if row.state == "failed" and (facts.turned_down or by_hand):
         return "turned_down"
-    if row.state == "rolled_back" and any(event.step == REOPENED for event in facts.events):
+    if row.state == "rolled_back" and by_hand:
         return "undone"
     return cast("State", row.state)
 

@@ -64,6 +64,7 @@ def channels(alert: Alert) -> frozenset[str]:
         found |= {"slack", "email"}
     if route.page or alert.resolves:
         found.add("pagerduty")
-    if route.status and alert.ref:
+    # A refresh deploys no code: it restarts what runs.
+    if route.status and alert.ref and alert.kind == "deploy":
         found.add("github")
     return frozenset(found)

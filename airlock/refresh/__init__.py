@@ -18,6 +18,7 @@ from airlock import (
     approval,
     deploy,
     ledger,
+    masked_copy,
     masking,
     outbox,
     postgres,
@@ -48,8 +49,6 @@ log = logging.getLogger(__name__)
 
 alone = databases.alone
 
-_KEY_BYTES = 16
-
 
 # ---------------------------------------------------------------- plan
 
@@ -77,6 +76,9 @@ async def open_refresh(request: RefreshRequest) -> Lease:
                 raise Refused(preview.unfinished(last))
         here = await databases.read(conn)
         await databases.refuse_source(target, here, source)
+        others = settings.load().targets.values()
+        kept = [each for each in others if each.refresh is None and each.name != source.name]
+        await databases.refuse_others(target, here, kept)
         await databases.refuse_server(target, here)
         with postgres.translated("opening the refresh in the ledger"):
             lease = await _begin(conn, request, here, source.name)
@@ -127,12 +129,12 @@ def mask_key(target: Target) -> str:
     name = configured(target).key_env
     with suppress(Refused):
         key = target.variable(name)
-        if len(key.encode()) >= _KEY_BYTES:
+        if len(key) >= masked_copy.SHORTEST_KEY:
             return key
     raise Refused(
         f"Target {target.name} takes the key of its masks from {name}, and it is not set there, or "
-        f"is shorter than {_KEY_BYTES} bytes. Make one and keep it, so that the same value is "
-        f"masked alike in each refresh: export {name}=$(openssl rand -hex 32)"
+        f"is shorter than {masked_copy.SHORTEST_KEY} characters. Make one and keep it, so that the "
+        f"same value is masked alike in each refresh: export {name}=$(openssl rand -hex 32)"
     )
 
 
@@ -150,6 +152,8 @@ async def choose_snapshot(lease: Lease) -> Snapshot:
         chosen = None if request.fresh_snapshot else await _young(source, wanted.max_age_h)
         if chosen is None:
             chosen = await _fresh(source)
+        if chosen.provider == "logical":
+            await databases.refuse_clone(target, source)
         names = replace(row.replacement, snapshot_at=chosen.created_at)
         await databases.sweep(target, names)
         names = await databases.create(target, names, lease.deploy)
@@ -247,15 +251,16 @@ async def migrate_copy(lease: Lease) -> tuple[str, ...]:
         await databases.dress(target, names)
         url = databases.url_of(target, names.build)
         async with postgres.connect(url, purpose="refresh") as build:
-            before = await read_catalogue(build)
-            await _migrate(build, target, lease, todo, url)
-            await _neutralise(build, target)
-            after = await read_catalogue(build)
-            if faults := new_problems(before, after):
-                raise Refused(
-                    f"After {todo.versions} the copy has: {'; '.join(faults)}. Mend the migration; "
-                    f"{target.name} was not touched."
-                )
+            with postgres.translated(f"migrating {names.build}"):
+                before = await read_catalogue(build)
+                await _migrate(build, target, lease, todo, url)
+                await _neutralise(build, target)
+                after = await read_catalogue(build)
+        if faults := new_problems(before, after):
+            raise Refused(
+                f"After {todo.versions} the copy has: {'; '.join(faults)}. Mend the migration; "
+                f"{target.name} was not touched."
+            )
         fingerprint = await ledger.save_catalogue(conn, after)
         await ledger.advance(conn, lease, "rehearsed", schema_expected=fingerprint)
     return tuple(each.label for each in todo.migrations)
@@ -282,9 +287,12 @@ async def _neutralise(build: Conn, target: Target) -> None:
             try:
                 status = await build.execute(statement)
             except postgres.DRIVER_ERRORS as error:
+                failed = f"Statement {number} of refresh.neutralise failed"
+                if postgres.is_transient(error):
+                    raise postgres.translate(error, failed) from error
                 raise Refused(
-                    f"Statement {number} of refresh.neutralise failed: {postgres.wording(error)}. "
-                    f"Mend it in airlock.toml; {target.name} was not touched."
+                    f"{failed}: {postgres.wording(error)}. Mend it in airlock.toml; {target.name} "
+                    "was not touched."
                 ) from error
             log.info("Neutralised: statement %d, %s", number, status)
 
@@ -303,14 +311,7 @@ async def swap_databases(lease: Lease) -> None:
             names = (await ledger.deploy(conn, lease.deploy)).replacement
         if not await _is_swapped(target, names):
             here = await _hand_over(target, lease, names.build, "applying")
-            await databases.swap(
-                target,
-                here,
-                incoming=names.build,
-                outgoing=names.kept,
-                deploy=lease.deploy,
-                keeps=True,
-            )
+            await databases.swap(target, here, names, deploy=lease.deploy)
         async with ledger.connection(target) as conn:
             await ledger.advance(conn, lease, "applied", guard_after=await read_guard(conn))
 
@@ -366,8 +367,8 @@ async def succeed(lease: Lease) -> None:
         async with ledger.connection(target) as conn:
             names = (await ledger.deploy(conn, lease.deploy)).replacement
         await databases.retain(target, names, configured(target).keep)
-    except AirlockError as error:
-        # What is old may wait; a refresh that went well does not fail over it.
+    except Exception as error:  # noqa: BLE001 – the refresh went well, and would be undone
+        # What is old may wait.
         log.warning("Old copies of %s were not dropped: %s", target.name, error)
 
 
@@ -384,6 +385,23 @@ async def clear(lease: Lease) -> None:
         await databases.drop_build(target, names)
     except AirlockError as error:
         log.warning("The build database of %s was not dropped: %s", target.name, error)
+
+
+@asynccontextmanager
+async def free_to_undo(target: Target) -> AsyncGenerator[None]:
+    """Room to undo what was done last: if that is a refresh, nobody else may be at it.
+
+    To be entered before its lease is taken over, which would stop whoever is at it.
+    Raises Refused when it cannot be undone.
+    """
+    async with ledger.connection(target) as conn:
+        last = await deploy.last_to_undo(conn)
+    if last is None or last.kind == "deploy":
+        yield
+        return
+    async with alone(target):
+        await check_undoable(target, last)
+        yield
 
 
 async def check_undoable(target: Target, row: Deploy) -> None:
@@ -416,14 +434,7 @@ async def swap_back(lease: Lease, failure: str) -> HealthVerdict | None:
         names = row.replacement
         if await _is_swapped(target, names):
             here = await _hand_over(target, lease, names.kept, "rolling_back")
-            await databases.swap(
-                target,
-                here,
-                incoming=names.kept,
-                outgoing=names.build,
-                deploy=lease.deploy,
-                keeps=False,
-            )
+            await databases.swap(target, here, names, deploy=lease.deploy, back=True)
         await databases.drop_build(target, names)
         async with ledger.connection(target) as conn:
             verdict = await deploy.serve_again(conn, target, lease)

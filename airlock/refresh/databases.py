@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import asyncpg
 
 from airlock import ledger, postgres
-from airlock.errors import Refused, Transient
+from airlock.errors import AirlockError, Refused, Transient
 from airlock.postgres import Conn, on_database, quote_ident, quote_literal
-from airlock.replacement import Replacement
+from airlock.replacement import Kind, Replacement, named
 from airlock.settings import Target
 from airlock.snapshot import logical
 
@@ -28,16 +28,13 @@ log = logging.getLogger(__name__)
 MAINTENANCE = "postgres"
 _END_SESSIONS_S = 0.05
 
-# What is built for a refresh, and what a database was before one.
-Kind = Literal["build", "before"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
     """A database as its server knows it: what a plain dump does not carry.
 
     row, grants, settings: as snapshot_database.sql, snapshot_database_grants.sql and
-        snapshot_settings.sql give them.
+        snapshot_settings.sql give them. Without grants of its own everybody may connect.
     """
 
     oid: int
@@ -45,7 +42,7 @@ class Database:
     role: str
     connection_limit: int
     row: Mapping[str, Any]
-    grants: tuple[Mapping[str, Any], ...]
+    grants: tuple[Mapping[str, Any], ...] | None
     settings: tuple[Mapping[str, Any], ...]
 
     @property
@@ -71,7 +68,7 @@ async def read(conn: Conn) -> Database:
         role=here["role"],
         connection_limit=here["connection_limit"],
         row=dict(row),
-        grants=tuple(dict(each) for each in grants) if row["has_grants"] else (),
+        grants=tuple(dict(each) for each in grants) if row["has_grants"] else None,
         settings=tuple(dict(each) for each in settings if each["in_database"]),
     )
 
@@ -79,8 +76,8 @@ async def read(conn: Conn) -> Database:
 @asynccontextmanager
 async def server(target: Target) -> AsyncGenerator[Conn]:
     """A connection to the target's server that is in none of the databases of a refresh."""
-    named = target.refresh.admin_url_env if target.refresh else None
-    url = target.variable(named) if named else target.database_url
+    variable = target.refresh.admin_url_env if target.refresh else None
+    url = target.variable(variable) if variable else target.database_url
     async with postgres.connect(on_database(url, MAINTENANCE), purpose="refresh") as conn:
         try:
             yield conn
@@ -136,6 +133,13 @@ async def refuse_server(target: Target, here: Database) -> None:
                 f"superuser run: ALTER ROLE {role} CREATEDB; GRANT {quote_ident(here.owner)} TO "
                 f"{role}; or name another role's address in refresh.admin_url_env."
             )
+        # Nothing is changed; the role is asked now, and not when hours of work are done.
+        trial = conn.transaction()
+        await trial.start()
+        try:
+            await _set(conn, here.name, here.settings)
+        finally:
+            await trial.rollback()
 
 
 async def refuse_source(target: Target, here: Database, source: Target) -> None:
@@ -156,6 +160,53 @@ async def refuse_source(target: Target, here: Database, source: Target) -> None:
     )  # fmt: skip
 
 
+async def refuse_others(target: Target, here: Database, others: Iterable[Target]) -> None:
+    """Raises Refused when the database to be replaced is one that nobody said may be.
+
+    others: the targets without a refresh; one that is not set up here, or down, is passed over.
+    """
+    for other in others:
+        try:
+            async with ledger.connection(other) as conn:
+                there = await read(conn)
+        except AirlockError as error:
+            log.info("Not compared with %s: %s", other.name, error)
+            continue
+        if (here.system, here.name) == (there.system, there.name):
+            raise Refused(
+                f"{target.name} is in database {here.name} of {here.system}, and so is "
+                f"{other.name}, which has no [targets.{other.name}.refresh]: it may not be "
+                f"replaced. Mend {target.database_url_env}."
+            )
+
+
+async def refuse_clone(target: Target, source: Target) -> None:
+    """Raises Refused when the clone of a logical snapshot would lie beside the masked copy.
+
+    Where production shares the server as well, its rows are there anyway.
+    """
+    if source.clone.dev_url_env is None:
+        return
+    async with postgres.connect(
+        source.variable(source.clone.dev_url_env), purpose="refresh"
+    ) as dev:
+        beside = await _system(dev)
+    async with ledger.connection(target) as here, ledger.connection(source) as there:
+        if beside == await _system(here) != await _system(there):
+            raise Refused(
+                f"Unmasked rows would be restored on the server of {target.name}: "
+                f"{source.clone.dev_url_env}, where clones of {source.name} live, leads there. "
+                f"Name another server in it, or leave clone.dev_url_env of {source.name} out, so "
+                "that clones live on a server of Airlock's own."
+            )
+
+
+async def _system(conn: Conn) -> str:
+    here = await conn.fetchrow(postgres.query("refresh_here"))
+    assert here is not None  # noqa: S101 - for the type checker; we are in a database
+    return here["system"]
+
+
 # ---------------------------------------------------------------- made and dropped
 
 
@@ -174,6 +225,12 @@ async def create(target: Target, names: Replacement, deploy: int) -> Replacement
             raise Refused(
                 f"There is a database {names.build} already, and no refresh made it. Rename it or "
                 f"drop it; a refresh of {target.name} needs the name."
+            )
+        # Said now: the swap is hours away.
+        if await oid_of(conn, names.kept) is not None:
+            raise Refused(
+                f"There is a database {names.kept} already, and {target.name}'s own would be "
+                "called so after the swap. Rename it or drop it."
             )
         for statement in (
             logical.create_statement(here.row, names.build, here.owner),
@@ -202,8 +259,15 @@ async def dress(target: Target, names: Replacement) -> None:
     async with ledger.connection(target) as conn:
         here = await read(conn)
     async with server(target) as conn:
-        for statement in logical.setting_statements(names.build, here.settings):
-            with postgres.translated(f"setting up the build database ({statement})"):
+        await _set(conn, names.build, here.settings)
+
+
+async def _set(conn: Conn, database: str, settings: Iterable[Mapping[str, Any]]) -> None:
+    for row in settings:
+        # Without its value: a setting of the application's own may be a secret.
+        setting = row["setting"].partition("=")[0]
+        with postgres.translated(f"setting {setting} for the database {database}"):
+            for statement in logical.setting_statements(database, [row]):
                 await conn.execute(statement)
 
 
@@ -256,9 +320,10 @@ def _mark(kind: Kind, database: str, deploy: int | str = "") -> str:
 
 
 async def _marked(conn: Conn, kind: Kind, database: str) -> list[tuple[str, int]]:
-    """Name and deploy of the databases with this mark."""
+    """Name and deploy of our databases. Whoever renames one, or its mark, keeps it for himself."""
     rows = await conn.fetch(postgres.query("refresh_marked"), _mark(kind, database))
-    return [(row["name"], int(row["deploy"])) for row in rows]
+    found = [(row["name"], int(row["deploy"])) for row in rows if row["deploy"].isdecimal()]
+    return [(name, deploy) for name, deploy in found if name == named(kind, database, deploy)]
 
 
 async def oid_of(conn: Conn, name: str) -> int | None:
@@ -282,24 +347,31 @@ async def old_is_there(conn: Conn, names: Replacement) -> bool:
 
 
 async def swap(
-    target: Target, here: Database, *, incoming: str, outgoing: str, deploy: int, keeps: bool
+    target: Target, here: Database, names: Replacement, *, deploy: int, back: bool = False
 ) -> None:
-    """In one transaction ``incoming`` takes the place, the grants and the comment of ``here``.
+    """In one transaction the build takes the place, the grants and the comment of ``here``.
 
-    outgoing: what the database that serves now is called afterwards; nobody but its owner and this
-        target's role can enter it then.
-    keeps: whether it is kept as an old copy, or is a build again that will be dropped.
+    What serves now is kept as an old copy, which nobody but its owner and this target's role can
+    enter.
+    back: the old copy takes the place, and what serves now is a build again, to be dropped.
     Raises Transient, with nothing changed, when the sessions in the two could not be ended.
     """
-    mark = _mark("before" if keeps else "build", here.name, deploy)
+    kind: Kind = "build" if back else "before"
+    incoming, outgoing = (names.kept, names.build) if back else (names.build, names.kept)
+    oids = names.database_oid, names.build_oid
+    comes, goes = oids if back else oids[::-1]
+    mark = _mark(kind, here.name, deploy)
     statements = swap_statements(here, incoming=incoming, outgoing=outgoing, mark=mark)
     async with server(target) as conn, server(target) as other:
+        await _require(conn, {incoming: comes, here.name: goes})
         ending = asyncio.create_task(_end_sessions(other, (here.name, incoming)))
         try:
             async with conn.transaction():
                 await conn.execute("SET LOCAL lock_timeout = '10s'")
                 for statement in statements:
                     await conn.execute(statement)
+                # Their locks are ours now: nobody renames another one in between.
+                await _require(conn, {here.name: comes, outgoing: goes})
         except asyncpg.ObjectInUseError as error:
             raise Transient(
                 f"{here.name} could not be swapped: {postgres.wording(error)}. "
@@ -312,11 +384,21 @@ async def swap(
     log.info("Swapped: %s is now %s, %s is now %s", incoming, here.name, here.name, outgoing)
 
 
+async def _require(conn: Conn, expected: Mapping[str, int | None]) -> None:
+    """Raises Refused when a name belongs to another database than the refresh wrote down."""
+    for name, oid in expected.items():
+        if (found := await oid_of(conn, name)) != oid or oid is None:
+            raise Refused(
+                f"Database {name} has oid {found}; the refresh wrote down {oid}. Somebody renamed "
+                "or made it meanwhile, and nothing was changed. Look which database that is."
+            )
+
+
 def swap_statements(here: Database, *, incoming: str, outgoing: str, mark: str) -> list[str]:
     """The SQL of the one transaction."""
     name, gone = here.name, quote_ident(outgoing)
     comment = quote_literal(here.row["comment"]) if here.row["comment"] is not None else "NULL"
-    strangers = sorted({row["grantee"] for row in here.grants} - {here.owner, ""})
+    strangers = sorted({row["grantee"] for row in here.grants or ()} - {here.owner, ""})
     # What let the target's role in while nobody else was.
     ours = [here.role] if here.role != here.owner else []
     to_public = [
@@ -329,9 +411,10 @@ def swap_statements(here: Database, *, incoming: str, outgoing: str, mark: str) 
         f"ALTER DATABASE {quote_ident(name)} CONNECTION LIMIT {here.connection_limit}",
         f"COMMENT ON DATABASE {quote_ident(name)} IS {comment}",
         *(f"REVOKE ALL ON DATABASE {quote_ident(name)} FROM {quote_ident(role)}" for role in ours),
-        *logical.grant_statements(name, here.grants or to_public),
+        *logical.grant_statements(name, to_public if here.grants is None else here.grants),
         f"REVOKE ALL ON DATABASE {gone} FROM PUBLIC",
-        *(f"REVOKE ALL ON DATABASE {gone} FROM {quote_ident(each)}" for each in strangers),
+        # With what they have granted to others.
+        *(f"REVOKE ALL ON DATABASE {gone} FROM {quote_ident(each)} CASCADE" for each in strangers),
         f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {gone} TO {quote_ident(here.role)}",
         f"COMMENT ON DATABASE {gone} IS {quote_literal(mark)}",
     ]

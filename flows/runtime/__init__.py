@@ -293,10 +293,12 @@ async def _publish(http: httpx.AsyncClient, state_dir: Path, env: dict[str, str]
     try:
         for queue in queues:
             await limit_queue(http, queue)
+        await deployments.draw_plainly(http)
         await automations.apply(http)
     except httpx.HTTPStatusError as error:
         raise Broken(
-            f"The Prefect server did not take queues or automations: {error.response.text[:500]}"
+            "The Prefect server did not take queues, forms or automations: "
+            f"{error.response.text[:500]}"
         ) from error
 
 

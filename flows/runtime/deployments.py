@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from airlock import settings
@@ -52,6 +53,32 @@ def fitting(content: dict[str, Any], targets: frozenset[str]) -> dict[str, Any]:
         if each.get("parameters", {}).get("target") in {None, *targets}
     ]
     return {**content, "deployments": kept}
+
+
+async def draw_plainly(http: httpx.AsyncClient) -> None:
+    """Give each field that may be empty one box, in the forms of our deployments on a server."""
+    ours = {"work_pools": {"name": {"any_": [command.WORK_POOL]}}}
+    for each in (await http.post("/deployments/filter", json=ours)).raise_for_status().json():
+        drawn = {"parameter_openapi_schema": plain(each["parameter_openapi_schema"])}
+        (await http.patch(f"/deployments/{each['id']}", json=drawn)).raise_for_status()
+
+
+def plain(form: dict[str, Any]) -> dict[str, Any]:
+    """A form whose fields that may be empty are of one type, and absent when empty.
+
+    Prefect's new UI draws ``anyOf`` as tabs, one of them for null, and sends a default of null for
+    a field that nobody touched. To the API, what is neither required nor has a default may be null.
+    """
+    fields = {name: _plain(field) for name, field in form["properties"].items()}
+    return {**form, "properties": fields}
+
+
+def _plain(field: dict[str, Any]) -> dict[str, Any]:
+    kinds = [each for each in field.get("anyOf", []) if each != {"type": "null"}]
+    if len(kinds) != 1 or field.get("default") is not None:
+        return field
+    rest = {key: value for key, value in field.items() if key not in {"anyOf", "default"}}
+    return kinds[0] | rest
 
 
 def _targets() -> frozenset[str]:

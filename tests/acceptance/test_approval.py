@@ -8,14 +8,18 @@ import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from airlock import deploy as steps
 from airlock import ledger, record, settings
 from airlock.approval import Approval
 from airlock.contents import read_contents
+from airlock.errors import Refused
 from airlock.introspection import read_catalogue
 from airlock.postgres import connect
+from airlock.request import DeployRequest
 from flows.runtime import Runtime, client
 
 TOML = """
@@ -144,16 +148,18 @@ async def test_what_is_approved_on_the_command_line_is_applied_and_the_ledger_sa
 ):
     async with deploying() as running:
         asked = await production.asked()
-        assert "waits for a person's approval" in asked.headline
+        assert asked.headline.startswith("APPROVAL WANTED – prod 001")
         assert asked.run_url
         assert asked.flow_run in asked.run_url
         form = await production.form()
         for said in ("prod waits for your decision on 001", "ShareLock", "Snapshot", "exact"):
             assert said in form
+        assert "rejects unless you choose approve" in form.partition("- ")[0]
         assert "[The whole rehearsal](http" in form
         keys = {"artifacts": {"key": {"any_": ["rehearsal-prod"]}}}
         shown = (await production.http.post("/artifacts/filter", json=keys)).json()
         assert any("## Checklist" in each["data"] for each in shown)
+        assert all(each["data"].count("```diff") == 1 for each in shown)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "airlock", "approve", "prod", "--reason", "seen"),
             env={**os.environ, **prefect_server.environment, "AIRLOCK_REQUESTER": "Grace"},
@@ -269,6 +275,37 @@ async def test_a_rollback_by_hand_ends_the_waiting(production, monkeypatch):
     assert state.name == "Refused"
     assert "taken over" in state.message
     assert (await production.last()).state == "failed"
+
+
+async def test_an_answer_to_a_run_of_another_server_is_refused_in_words(production):
+    from flows.approval import answer
+
+    lease = await steps.open_deploy(DeployRequest(target="prod", ask=True))
+    assert lease is not None
+    await steps.link_run(lease, str(uuid4()), None)
+    await steps.take_snapshot(lease)
+    await steps.rehearse(lease)
+    await steps.ask(lease)
+    with pytest.raises(Refused, match="another server's"):
+        await answer("approve", "prod", "Grace", "")
+    assert (await production.approval()).decision is None
+
+
+async def test_alerts_that_hang_change_neither_the_question_nor_the_outcome(
+    production, monkeypatch
+):
+    from tasks.send_alert import send_alert
+
+    async def hang(*_: object) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("airlock.outbox.announce", hang)
+    monkeypatch.setattr(send_alert, "timeout_seconds", 0.2)
+    async with deploying() as running:
+        await production.asked()
+        await production.answer(decision="approve", name="Grace")
+        state = await running
+    assert state.name == "Deployed", state.message
 
 
 async def test_a_plan_that_keeps_nobody_waiting_is_not_asked_about(production):

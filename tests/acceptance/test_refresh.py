@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
 import pytest
 
 from airlock import ledger, release, server, service, settings
-from airlock.postgres import connect, quote_ident
+from airlock.postgres import connect, quote_ident, quote_literal
+from flows.runtime import Runtime
+from tests.acceptance.test_secrets import (
+    DECOY,
+    found_in_places,
+    leak,
+    new_words,
+    watching_command_lines,
+)
 from tests.stage import TRACKER, Stage, free_port
 
-KEY = "a key that is long enough for masks"
+ADMIN = "refresh_admin"
 REFRESH = """
 [targets.staging]
 database_url_env = "STAGING_DATABASE_URL"
@@ -46,8 +54,25 @@ def mask_tables() -> str:
 
 
 @pytest.fixture
+async def planted(pg: server.Server) -> AsyncIterator[Mapping[str, str]]:
+    """The secrets of a refresh: the key of its masks, and the password of who makes databases."""
+    words = new_words("key", "admin", "wrong", DECOY)
+    async with connect(pg.url()) as superuser:
+        await superuser.execute(
+            f"CREATE ROLE {ADMIN} SUPERUSER LOGIN PASSWORD {quote_literal(words['admin'])}"
+        )
+    yield words
+    async with connect(pg.url()) as superuser:
+        await superuser.execute(f"DROP ROLE {ADMIN}")
+
+
+@pytest.fixture
 async def staging(
-    stage: Stage, pg: server.Server, base_009: str, monkeypatch: pytest.MonkeyPatch
+    stage: Stage,
+    pg: server.Server,
+    base_009: str,
+    planted: Mapping[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Stage]:
     """Beside production: staging with rows of its own, release v1 serving."""
     port = free_port()
@@ -60,8 +85,8 @@ async def staging(
         await superuser.execute("DELETE FROM alerts; UPDATE tickers SET exchange = 'STAGING'")
     for variable, value in {
         "STAGING_DATABASE_URL": pg.url(name, "owner"),
-        "ADMIN_URL": pg.url(),
-        "MASK_KEY": KEY,
+        "ADMIN_URL": pg.tcp_url("postgres", ADMIN, planted["admin"]),
+        "MASK_KEY": planted["key"],
     }.items():
         monkeypatch.setenv(variable, value)
     (stage.root / "staging.env").write_text(f"DATABASE_URL={pg.url(name, 'owner')}\n")
@@ -119,8 +144,14 @@ async def test_the_service_runs_on_a_masked_copy_until_a_person_takes_it_back(
     assert (await staging.health())["schema_version"] == 9
 
 
-async def test_an_unhealthy_service_gets_the_old_database_back(
-    staging: Stage, flows_report_to_the_server: None
+async def test_an_unhealthy_service_gets_the_old_database_back_and_no_secret_is_left_anywhere(
+    staging: Stage,
+    flows_report_to_the_server: None,
+    planted: Mapping[str, str],
+    prefect_server: Runtime,
+    pg: server.Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ):
     from flows.refresh_staging import refresh_staging
 
@@ -130,11 +161,24 @@ async def test_an_unhealthy_service_gets_the_old_database_back(
     broken = 'neutralise = ["ALTER TABLE deals RENAME TO gone"]\nkey_env'
     config.write_text(text.replace("key_env", broken), encoding="utf-8")
     before = await staging.world()
-    state = await refresh_staging(target="staging", return_state=True)
+    with watching_command_lines() as seen:
+        state = await refresh_staging(target="staging", return_state=True)
+        wrong = pg.tcp_url("postgres", ADMIN, planted["wrong"])
+        with monkeypatch.context() as patch:
+            patch.setenv("ADMIN_URL", wrong)
+            refused = await refresh_staging(target="staging", return_state=True)
     assert state.name == "RolledBack", state.message
+    assert refused.name == "Refused", refused.message
     after = await staging.world()
     assert after.contents.tables == before.contents.tables
     assert after.catalogue.fingerprint == before.catalogue.fingerprint
     assert (await staging.health())["schema_version"] == 9
     assert (await last()).failed_step in ("restart_service", "check_health")
     assert "ROLLED BACK" in staging.webhook.text
+
+    with watching_command_lines() as more:
+        await leak(planted[DECOY], staging, more)
+    found = await found_in_places(
+        planted, staging, prefect_server, pg, seen | more, capfd.readouterr()
+    )
+    assert found == {place: {DECOY} for place in found}

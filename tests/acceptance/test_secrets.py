@@ -8,7 +8,7 @@ import logging
 import secrets
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,12 +54,16 @@ NAMES = (
 )
 
 
+def new_words(*names: str) -> dict[str, str]:
+    return {name: f"planted{name}{secrets.token_hex(6)}" for name in names}
+
+
 @pytest.fixture
 async def planted(
     stage: Stage, pg: server.Server, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Mapping[str, str]]:
     """A word for each secret that the settings name; it occurs nowhere else, encoded or not."""
-    words = {name: f"planted{name}{secrets.token_hex(6)}" for name in NAMES}
+    words = new_words(*NAMES)
     database, closed = stage.superuser_url.partition("@/")[2].partition("?")[0], server.free_port()
     nobody = f"http://127.0.0.1:{closed}"  # what is said about a failed request is a risk, too
     for variable, value in {
@@ -161,6 +165,34 @@ def text_of(*paths: Path) -> str:
     return "".join(path.read_bytes().decode("latin-1") for path in paths if path.is_file())
 
 
+async def found_in_places(
+    words: Mapping[str, str],
+    stage: Stage,
+    prefect_server: Runtime,
+    pg: server.Server,
+    seen: set[str],
+    terminal: Iterable[str],
+) -> dict[str, set[str]]:
+    """Which of the words stand where: in every place that outlives a run, or can be watched."""
+    await APILogHandler.aflush()
+    state_dir, prefect = stage.target.state_dir, prefect_server.state_dir
+    places = {
+        "Prefect's database": text_of(*prefect.glob("prefect.db*")),
+        "files": text_of(*state_dir.rglob("*"), *prefect.rglob("*.log")),
+        "the server's log": text_of(server.log_file(pg.data_dir)),
+        "the ledger": await rows_of_the_ledger(stage),
+        "artifacts": await artifacts_of(prefect_server),
+        # PagerDuty is told its key in the body.
+        "alerts": json.dumps([{**body, "routing_key": ""} for body in stage.webhook.bodies]),
+        "command lines": "\n".join(seen),
+        "the terminal": "".join(terminal),
+    }
+    return {
+        place: {name for name, word in words.items() if word in text}
+        for place, text in places.items()
+    }
+
+
 async def test_no_secret_is_left_where_it_could_be_read(
     stage: Stage,
     run_deploy,
@@ -185,21 +217,5 @@ async def test_no_secret_is_left_where_it_could_be_read(
     # Other programs, other command lines: a logical snapshot, restored on the dev server.
     assert json.loads((await stage.last()).snapshot)["provider"] == "logical"
 
-    await APILogHandler.aflush()
-    state_dir, prefect = stage.target.state_dir, prefect_server.state_dir
-    places = {
-        "Prefect's database": text_of(*prefect.glob("prefect.db*")),
-        "files": text_of(*state_dir.rglob("*"), *prefect.rglob("*.log")),
-        "the server's log": text_of(server.log_file(pg.data_dir)),
-        "the ledger": await rows_of_the_ledger(stage),
-        "artifacts": await artifacts_of(prefect_server),
-        # PagerDuty is told its key in the body.
-        "alerts": json.dumps([{**body, "routing_key": ""} for body in stage.webhook.bodies]),
-        "command lines": "\n".join(seen),
-        "the terminal": "".join(capfd.readouterr()),
-    }
-    found = {
-        place: {name for name, word in planted.items() if word in text}
-        for place, text in places.items()
-    }
-    assert found == {place: {DECOY} for place in places}
+    found = await found_in_places(planted, stage, prefect_server, pg, seen, capfd.readouterr())
+    assert found == {place: {DECOY} for place in found}

@@ -82,6 +82,7 @@ async def test_a_run_leaves_its_report_its_effects_and_the_history(root: Path) -
     assert lease is not None
     await steps.take_snapshot(lease)
     await steps.rehearse(lease)
+    await steps.ask(lease)
     await steps.apply_plan(lease)
     await steps.verify_schema(lease)
     await steps.succeed(lease)

@@ -10,7 +10,9 @@ from airlock import settings
 from flows import form
 from flows.deploy import deploy
 from flows.rollback import rollback
-from flows.runtime import client
+from flows.runtime import WORK_POOL, client
+from flows.runtime.api import create_work_pool
+from flows.runtime.deployments import draw_plainly
 
 TARGET = (form.choice().get("enum") or ["prod"])[0]
 
@@ -18,13 +20,20 @@ TARGET = (form.choice().get("enum") or ["prod"])[0]
 @pytest.fixture
 async def started(prefect_server):
     """A function: parameters to the API's answer when a deployment is started with them."""
+    async with client(prefect_server.api_url) as http:
+        await create_work_pool(http)
     async with get_client() as prefect:
         number = await prefect.create_deployment(
             await prefect.create_flow(deploy),
             name="form",
             parameter_openapi_schema=parameter_schema(deploy).model_dump_for_openapi(),
+            work_pool_name=WORK_POOL,
             enforce_parameter_schema=True,
         )
+        async with client(prefect_server.api_url) as http:
+            await draw_plainly(http)
+        drawn = (await prefect.read_deployment(number)).parameter_openapi_schema
+        assert "anyOf" not in str(drawn)
 
     async def start(**parameters):
         async with client(prefect_server.api_url) as http:
@@ -48,6 +57,13 @@ async def test_the_api_takes_a_form_that_is_filled_in_completely(started):
         skip=["drift", "smoke", "log_errors", "bake"],
     )
     assert answer.status_code == 201
+
+
+async def test_what_may_be_empty_may_be_missing_and_null(started):
+    for name in ("up_to", "release", "lock_timeout_ms"):
+        assert (await started(target=TARGET)).status_code == 201
+        answer = await started(target=TARGET, **{name: None})
+        assert answer.status_code == 201, answer.text
 
 
 async def test_the_api_refuses_what_is_outside_the_form(started):

@@ -98,6 +98,7 @@ class Project:
         assert lease is not None
         await steps.take_snapshot(lease)
         await steps.rehearse(lease)
+        await steps.ask(lease)
         await steps.apply_plan(lease)
         await steps.verify_schema(lease)
         await steps.succeed(lease)

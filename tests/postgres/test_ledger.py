@@ -195,6 +195,27 @@ async def enter(project: Project) -> None:
         pass
 
 
+async def test_a_server_that_restarts_while_the_hold_is_waited_for_is_transient(project: Project):
+    async def wait() -> None:
+        async with ledger.hold(project.target, wait_s=10):
+            pass
+
+    async with ledger.hold(project.target) as held:
+        waiting = asyncio.create_task(wait())
+        end_the_other = (
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE application_name = 'airlock lock' AND pid <> pg_backend_pid()"
+            " AND datname = current_database()"
+        )
+        async with asyncio.timeout(10):
+            while True:
+                if await held.fetchval(end_the_other):
+                    break
+                await asyncio.sleep(0.05)
+        with pytest.raises(Transient, match="waiting for the lock of prod"):
+            await waiting
+
+
 async def test_the_hold_ends_with_its_connection(project: Project):
     async with ledger.hold(project.target) as held:
         async with connect(project.database.superuser_url) as superuser:

@@ -15,7 +15,7 @@ import pytest
 from airlock import __main__ as command_line
 from airlock import masked_copy, masking, server, settings
 from airlock.errors import AirlockError, Refused
-from airlock.masked_copy import CheckResult, CopyResult, Progress
+from airlock.masked_copy import CheckResult, CopyResult
 from airlock.masking import Column, Rule, TableMask
 from airlock.postgres import connect
 from tests.conftest import Database, create_database, drop_database
@@ -23,7 +23,7 @@ from tests.conftest import Database, create_database, drop_database
 KEY = "a key that is long enough"
 OTHER_KEY = "another key, as long as that"
 WEIRD = '"we""ird table"'
-LARGE = 200_000
+LARGE = 30_000
 
 # Without foreign keys, as pg_dump's pre-data section; those come after the rows.
 STRUCTURE = f"""
@@ -183,7 +183,6 @@ class Masked(Pair):
     masks: tuple[TableMask, ...]
     copied: CopyResult
     checked: CheckResult
-    progress: tuple[Progress, ...]
     # The texts of statements that other sessions could see meanwhile.
     seen: frozenset[str]
 
@@ -211,11 +210,8 @@ async def masked(pg: server.Server) -> AsyncIterator[Masked]:
             for each in (pair.clone, pair.build):
                 await conn.execute(f"ALTER DATABASE {each.name} SET log_statement = 'all'")
         masks = await pair.classified(tomllib.loads(MASK))
-        progress: list[Progress] = []
         async with watched(pg) as seen:
-            copied = await masked_copy.copy(
-                masks, key=KEY, jobs=2, progress=progress.append, **pair.urls
-            )
+            copied = await pair.copy(masks)
         async with connect(pair.build.url) as conn:
             await conn.execute(AFTERWARDS)
         await masked_copy.copy_sequences(**pair.urls)
@@ -226,7 +222,6 @@ async def masked(pg: server.Server) -> AsyncIterator[Masked]:
             masks=masks,
             copied=copied,
             checked=checked,
-            progress=tuple(progress),
             seen=frozenset(seen),
         )
 
@@ -297,8 +292,6 @@ async def test_every_row_arrives_and_truncated_tables_stay_empty(masked: Masked)
     assert await masked.fetch("build", "SELECT count(*) FROM audit_log") == [(0,)]
     assert masked.checked.rows == masked.copied.rows == sum(rows.values())
     assert masked.copied.sent_bytes > LARGE * 30
-    assert [each.done for each in masked.progress] == list(range(1, 13))
-    assert {each.tables for each in masked.progress} == {12}
 
 
 async def test_kept_columns_are_what_they_were(masked: Masked):
@@ -440,8 +433,9 @@ async def test_a_short_key_is_refused(small):
 async def test_a_mask_that_breaks_a_constraint_is_refused_without_the_row(small):
     pair = await small(
         "CREATE TABLE t (kept text, code text CONSTRAINT three CHECK (length(code) = 3))",
-        "INSERT INTO t SELECT 'a private value' || repeat('x', 500), 'abc'"
-        " FROM generate_series(1, 20000)",
+        # Far more than may wait between the two.
+        "INSERT INTO t SELECT 'a private value' || repeat('x', 8000), 'abc'"
+        " FROM generate_series(1, 1200)",
     )
     masks = await pair.classified({"t": {"kept": "keep", "code": "hash"}})
     async with asyncio.timeout(20):
@@ -456,7 +450,7 @@ async def test_a_mask_that_breaks_a_constraint_is_refused_without_the_row(small)
 async def test_a_failure_in_the_clone_ends_both_sides(small):
     pair = await small(
         "CREATE TABLE t (a text, b int)",
-        "INSERT INTO t SELECT repeat('x', 200), i FROM generate_series(1, 20000) AS i",
+        "INSERT INTO t SELECT 'x', i FROM generate_series(1, 9) AS i",
     )
     masks = await pair.classified({"t": {"a": "keep", "b": "keep"}})
     async with connect(pair.clone.url) as conn:
@@ -488,11 +482,13 @@ async def test_an_original_that_survives_is_found(small):
     )
     told = {"id": "keep", "a": "hash", "n": "noise", "e": "email", "gone": "null"}
     masks = await pair.classified({"t": told})
-    for name, rows in (("a", 9), ("n", 9), ("e", 9), ("gone", 9)):
-        await pair.copy(await pair.classified({"t": told | {name: "keep"}}))
-        with pytest.raises(Refused, match=rf"^[^\n]*\nt\.{name}: {rows} rows still") as failed:
-            await pair.check(masks)
-        assert "value" not in str(failed.value).replace("original value", "")
+    await pair.copy(await pair.classified({"t": dict.fromkeys(told, "keep")}))
+    with pytest.raises(Refused) as failed:
+        await pair.check(masks)
+    _, *found = str(failed.value).splitlines()
+    for line, name in zip(sorted(found), ("a", "e", "gone", "n"), strict=True):
+        assert line.startswith(f"t.{name}: 9 rows still have an original value")
+    assert "value 1" not in str(failed.value)
     await pair.copy(masks)
     assert (await pair.check(masks)).compared == ("t.a", "t.e", "t.gone", "t.n")
 
@@ -520,14 +516,7 @@ async def test_noise_without_a_kept_key_is_said_not_to_be_compared(small):
     assert found.not_compared[0].startswith("t.n: noise, and the rows cannot be told")
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("DELETE FROM t WHERE id = 2", "t has 2 rows; expected were 3"),
-        ("INSERT INTO cut VALUES (1)", "cut has 1 rows; expected were 0"),
-    ],
-)
-async def test_a_row_too_few_or_too_many_is_found(small, change: str, message: str):
+async def test_a_row_too_few_or_too_many_is_found(small):
     pair = await small("CREATE TABLE t (id int); CREATE TABLE cut (id int)")
     for side in (pair.clone, pair.build):
         async with connect(side.url) as conn:
@@ -535,34 +524,39 @@ async def test_a_row_too_few_or_too_many_is_found(small, change: str, message: s
     async with connect(pair.clone.url) as conn:
         await conn.execute("INSERT INTO cut VALUES (1)")
     async with connect(pair.build.url) as conn:
-        await conn.execute(change)
+        await conn.execute("DELETE FROM t WHERE id = 2; INSERT INTO cut VALUES (1)")
     masks = await pair.classified({"t": {"id": "keep"}, "cut": "truncate"})
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(Refused) as failed:
         await pair.check(masks)
+    assert "\nt has 2 rows; expected were 3" in str(failed.value)
+    assert "\ncut has 1 rows; expected were 0" in str(failed.value)
 
 
+# By type; each has a column.
 PLANTED = {
-    "a text": ("text", "'so the 4711-zebra said'"),
-    "an array": ("varchar[]", "ARRAY['x', '4711-zebra']"),
-    "json": ("jsonb", """'{"deep": {"er": ["4711-zebra"]}}'"""),
-    "a domain": ("mail", "'4711-zebra@here'"),
-    "a row": ("pair", "ROW('a', '4711-zebra')"),
-    "a search vector": ("tsvector", "'''4711-zebra'' b'"),
+    "text": "'so the 4711-zebra said'",
+    "varchar[]": "ARRAY['x', '4711-zebra']",
+    "jsonb": """'{"deep": {"er": ["4711-zebra"]}}'""",
+    "mail": "'4711-zebra@here'",
+    "pair": "ROW('a', '4711-zebra')",
+    "tsvector": "'''4711-zebra'' b'",
 }
 
 
-@pytest.mark.parametrize("case", PLANTED)
-async def test_a_planted_sentinel_is_found_wherever_text_can_stand(small, case: str):
-    kind, value = PLANTED[case]
+async def test_a_planted_sentinel_is_found_wherever_text_can_stand(small):
+    columns = ", ".join(f'"{kind}" {kind}' for kind in PLANTED)
     pair = await small(
         "CREATE DOMAIN mail AS text; CREATE TYPE pair AS (a text, b text);"
-        f"CREATE TABLE t (id int, a {kind})",
-        f"INSERT INTO t VALUES (1, {value}), (2, NULL)",
+        f"CREATE TABLE t (id int, {columns})",
+        f"INSERT INTO t VALUES (1, {', '.join(PLANTED.values())}); INSERT INTO t VALUES (2)",
     )
-    masks = await pair.classified({"t": {"id": "keep", "a": {"rule": "keep", "checked": True}}})
+    seen = {kind: {"rule": "keep", "checked": True} for kind in PLANTED}
+    masks = await pair.classified({"t": {"id": "keep"} | seen})
     await pair.copy(masks)
-    with pytest.raises(Refused, match=r"t\.a: 1 rows contain a sentinel") as failed:
+    with pytest.raises(Refused) as failed:
         await pair.check(masks, "other", "4711-zebra")
+    for kind in PLANTED:
+        assert f"\nt.{kind}: 1 rows contain a sentinel" in str(failed.value)
     assert "zebra" not in str(failed.value)
     assert (await pair.check(masks, "other")).sentinels == 1
 
@@ -579,20 +573,26 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize("text", FOUND)
-async def test_a_kept_text_that_gives_somebody_away_is_found(small, text: str):
-    name, shape = FOUND[text]
+async def test_each_kept_text_that_gives_somebody_away_is_found_and_all_are_told_at_once(small):
+    columns = {f"c{number}": text for number, text in enumerate(FOUND)}
+    values = ", ".join(f"'{text}'" for text in FOUND)
     pair = await small(
-        "CREATE TABLE t (a text, j jsonb)", f"INSERT INTO t VALUES ('{text}', '{{}}'), ('', NULL)"
+        f"CREATE TABLE t (j jsonb, {', '.join(f'{name} text' for name in columns)})",
+        f"INSERT INTO t VALUES ('{{}}', {values}); INSERT INTO t (c0) VALUES ('')",
     )
-    masks = await pair.classified({"t": {"a": "keep", "j": "keep"}})
+    masks = await pair.classified({"t": dict.fromkeys(("j", *columns), "keep")})
     await pair.copy(masks)
     with pytest.raises(Refused) as failed:
         await pair.check(masks)
     said = str(failed.value)
-    assert f"t.a: kept, and 1 times there is what looks like {name} (as {shape}" in said
-    assert not [word for word in text.split() if len(word) > 6 and word in said]
-    checked = await pair.classified({"t": {"a": {"rule": "keep", "checked": True}, "j": "keep"}})
+    for column, text in columns.items():
+        name, shape = FOUND[text]
+        assert (
+            f"\nt.{column}: kept, and 1 times there is what looks like {name} (as {shape}" in said
+        )
+        assert not [word for word in text.split() if len(word) > 6 and word in said]
+    seen = {column: {"rule": "keep", "checked": True} for column in columns}
+    checked = await pair.classified({"t": {"j": "keep"} | seen})
     assert (await pair.check(checked)).searched == ("t.j",)
 
 
@@ -620,16 +620,6 @@ async def test_innocent_text_is_not_found(small):
     masks = await pair.classified({"t": {"a": "keep"}})
     await pair.copy(masks)
     assert (await pair.check(masks)).searched == ("t.a",)
-
-
-async def test_all_findings_are_told_at_once(small):
-    pair = await small(
-        "CREATE TABLE t (a text, b text)", "INSERT INTO t VALUES ('a@b.example', '+49 171 1234567')"
-    )
-    masks = await pair.classified({"t": {"a": "keep", "b": "keep"}})
-    await pair.copy(masks)
-    with pytest.raises(Refused, match=r"(?s)t\.a: .*e-mail.*t\.b: .*phone"):
-        await pair.check(masks)
 
 
 # ---------------------------------------------------------------- catalogue

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from airlock import deploy as steps
-from airlock import ledger, outbox, postgres, record, settings
+from airlock import ledger, outbox, postgres, record, settings, snapshot
 from airlock.__main__ import main
 from airlock.alert import letters
 from airlock.approval import Approval
@@ -257,6 +257,15 @@ async def test_an_undo_by_hand_pages_nobody_and_a_rollback_after_a_failure_does(
     assert (channels.pages, channels.states[-1]) == ([("trigger", "airlock-prod")], "rolled_back")
 
 
+async def test_whoever_ends_a_deploy_by_hand_before_production_pages_nobody(project, channels):
+    project.write(1, *TABLE)
+    await project.begin()
+    lease, _ = await steps.reopen(project.target)
+    await steps.fail(lease, "not wanted")
+    await outbox.deliver("prod")
+    assert (channels.pages, channels.states) == ([], ["turned_down"])
+
+
 async def test_an_undo_by_hand_resolves_a_stranded_deploy(project, channels):
     project.write(1, *TABLE)
     lease = await project.begin()
@@ -364,6 +373,16 @@ async def test_a_deploy_succeeds_whatever_becomes_of_its_alert(project, monkeypa
     assert await project.fetch("SELECT FROM airlock.alert") == []
 
 
+async def test_a_deploy_succeeds_whatever_becomes_of_old_snapshots(project, monkeypatch):
+    async def broken(target: object) -> tuple[str, ...]:
+        raise KeyError(target)
+
+    project.write(1, "CREATE TABLE a (id int);", "DROP TABLE a;")
+    monkeypatch.setattr(snapshot, "retain", broken)
+    lease = await project.deploy()
+    assert (await steps.read_report(project.target, lease.deploy)).deploy.state == "succeeded"
+
+
 async def test_a_question_is_asked_whatever_becomes_of_its_alert(project, conn, monkeypatch):
     lease = await project.begin()
 
@@ -414,6 +433,41 @@ async def test_events_are_handed_out_once_without_any_channel(project):
     assert seen == ["airlock.deploy.failed"]
 
 
+async def test_an_event_that_somebody_else_hands_out_right_now_is_left_to_them(project, conn):
+    await failed(project)
+    seen: list[str] = []
+    (queued,) = await ledger.unannounced(conn)
+    async with conn.transaction():
+        assert await ledger.claim_event(conn, queued.id)
+        second = asyncio.create_task(
+            outbox.announce("prod", lambda alert: seen.append(alert.event))
+        )
+        await asyncio.sleep(0.2)
+    await second
+    assert seen == []
+
+
+async def test_an_event_that_could_not_be_emitted_is_emitted_by_the_next_one(project):
+    def broken(alert: object) -> None:
+        raise RuntimeError(alert)
+
+    await failed(project)
+    with pytest.raises(RuntimeError):
+        await outbox.announce("prod", broken)
+    seen: list[str] = []
+    await outbox.announce("prod", lambda alert: seen.append(alert.event))
+    assert seen == ["airlock.deploy.failed"]
+
+
+async def test_a_target_that_hangs_does_not_stop_the_loop(project, conn, monkeypatch, caplog):
+    await failed(project)
+    monkeypatch.setattr(outbox, "TARGET_S", 0.3)
+    async with conn.transaction():
+        await conn.execute("LOCK TABLE airlock.alert")
+        await asyncio.wait_for(outbox.deliver_all(), 10)
+    assert "The outbox of prod was not emptied: TimeoutError" in caplog.text
+
+
 async def test_a_ledger_of_an_older_airlock_is_read_and_left_alone(project, channels):
     async with connect(project.url) as conn:
         await conn.execute(postgres.query("ledger_1"))
@@ -462,7 +516,7 @@ async def test_deliver_says_what_was_sent_and_what_waits_and_why(project, channe
     assert f"prod: webhook took: {title}\n" in out
     assert f"prod: slack has not: {title} (HTTP status 500, tried 1 times); again in " in out
     status, out = await airlock("status", "prod")
-    assert "1 deliveries of alerts wait: slack: HTTP status 500" in out
+    assert "1 alert delivery waits: slack: HTTP status 500" in out
     found = json.loads((await airlock("status", "prod", "--json"))[1])[0]
     assert (found["alerts_waiting"], found["last_alert_error"]) == (1, "slack: HTTP status 500")
     channels.slack.status = 200

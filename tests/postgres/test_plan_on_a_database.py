@@ -9,6 +9,7 @@ import pytest
 
 from airlock import deploy as steps
 from airlock import ledger, postgres, record
+from airlock.approval import Approval
 from airlock.errors import AirlockError, Broken, Refused, Transient
 from airlock.postgres import connect
 from airlock.preview import preview
@@ -96,8 +97,16 @@ async def test_up_to_leaves_the_rest_for_later(project: Project):
 # ---------------------------------------------------------------- the apply's own guards
 
 
-async def rehearsed(project: Project, **changed: object):
-    """A deploy whose rehearsal is in the ledger, with some of its facts changed."""
+NOT_NEEDED: dict[str, object] = {}
+
+
+async def rehearsed(
+    project: Project, *, answer: dict[str, object] | None = NOT_NEEDED, **changed: object
+):
+    """A deploy whose rehearsal is in the ledger, with some of its facts changed.
+
+    answer: what is otherwise about the approval; None: nobody was asked.
+    """
     project.write(1, *A)
     lease = await project.begin()
     async with connect(project.url) as conn:
@@ -119,8 +128,22 @@ async def rehearsed(project: Project, **changed: object):
             rows_compared=0,
         )
         found = replace(facts, **changed)  # type: ignore[arg-type]
-        await ledger.advance(conn, lease, "rehearsed", rehearsal=record.dump(found))
+        approval = record.dump(decided(row, **answer)) if answer is not None else None
+        told = record.dump(found)
+        await ledger.advance(conn, lease, "rehearsed", rehearsal=told, approval=approval)
     return lease
+
+
+def decided(row: ledger.Deploy, **changed: object) -> Approval:
+    facts = Approval(
+        required_because="policy none",
+        asked_at=datetime.now(UTC),
+        schema_before=row.planned.schema_before,
+        checksums=row.planned.checksums,
+        decision="not needed",
+        decided_at=datetime.now(UTC),
+    )
+    return replace(facts, **changed)  # type: ignore[arg-type]
 
 
 async def state(project: Project) -> tuple[str, bool]:
@@ -143,6 +166,24 @@ async def test_an_apply_of_another_plan_than_the_rehearsed_one_is_refused(
 ):
     lease = await rehearsed(project, **changed)
     with pytest.raises(Refused, match="rehearsed with other files or on another schema"):
+        await steps.apply_plan(lease)
+    assert await state(project) == ("rehearsed", False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "nobody was asked about this rehearsal"),
+        ({"checksums": ("x",)}, "nobody was asked about this rehearsal"),
+        ({"schema_before": "x", "decision": "approved"}, "nobody was asked about this rehearsal"),
+        ({"decision": None}, "waits since"),
+        ({"decision": "rejected", "name": "Ada"}, "Rejected by Ada"),
+        ({"decision": "expired"}, "Nobody decided within"),
+    ],
+)
+async def test_an_apply_that_nobody_let_pass_is_refused(project: Project, answer, said):
+    lease = await rehearsed(project, answer=answer)
+    with pytest.raises(Refused, match=f"may not touch prod: {said}"):
         await steps.apply_plan(lease)
     assert await state(project) == ("rehearsed", False)
 
@@ -171,6 +212,7 @@ async def test_an_apply_that_was_done_is_not_done_again(project: Project):
     assert lease is not None
     await steps.take_snapshot(lease)
     await steps.rehearse(lease)
+    await steps.ask(lease)
     first = await steps.apply_plan(lease)
     rows = await project.rows(lease)
     assert await steps.apply_plan(lease) == first

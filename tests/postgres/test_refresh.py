@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +25,10 @@ from airlock.introspection import read_catalogue
 from airlock.ledger import Deploy, Lease
 from airlock.postgres import connect, on_database, quote_ident
 from airlock.refresh import databases, history, structure
+from airlock.replacement import Replacement
 from airlock.request import DeployRequest, RefreshRequest
 from airlock.server import Server
+from airlock.snapshot import Snapshot
 from tests.conftest import OWNER, OWNER_PASSWORD, Database, create_database, drop_database
 from tests.postgres.conftest import Project
 
@@ -77,7 +81,9 @@ ALTER DATABASE {{name}} CONNECTION LIMIT 33;
 ALTER ROLE {OWNER} IN DATABASE {{name}} SET statement_timeout = '77s';
 COMMENT ON DATABASE {{name}} IS 'it''s staging';
 REVOKE ALL ON DATABASE {{name}} FROM PUBLIC;
-GRANT CONNECT ON DATABASE {{name}} TO {READER};
+GRANT CONNECT ON DATABASE {{name}} TO {READER} WITH GRANT OPTION;
+SET ROLE {READER};
+GRANT CONNECT ON DATABASE {{name}} TO pg_monitor;
 """
 REFRESH = """
 [targets.staging]
@@ -173,25 +179,12 @@ class Staging:
 
 @asynccontextmanager
 async def standing(
-    on: Server, base: str, root: Path, patch: pytest.MonkeyPatch
+    on: Server, base: str, prod: Database, root: Path, patch: pytest.MonkeyPatch
 ) -> AsyncIterator[Staging]:
-    """Production and staging from the same template, each with rows of its own."""
+    """Beside production a staging database, with a row of its own."""
     (root / "migrations").mkdir(parents=True)
     (root / "airlock.toml").write_text(PROD + REFRESH + MASK, encoding="utf-8")
-    names = [f"refresh_{os.getpid()}_{next(_numbers)}_{each}" for each in ("prod", "staging")]
-    async with connect(on.url()) as superuser:
-        for name in names:
-            await superuser.execute(f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE {base}")
-    prod, database = (
-        Database(
-            name=name,
-            url=on.url(name, OWNER),
-            tcp_url=on.tcp_url(name, OWNER, OWNER_PASSWORD),
-            superuser_url=on.url(name),
-            server=on,
-        )
-        for name in names
-    )
+    database = await made_from(on, base)
     for name, value in {
         settings.CONFIG_VARIABLE: str(root / "airlock.toml"),
         "PROD_URL": prod.tcp_url,
@@ -203,14 +196,27 @@ async def standing(
         patch.setenv(name, value)
     made = Staging(project=Project(root=root, database=prod), database=database)
     made.project.write(1, FIRST, "DROP TABLE orders; DROP TABLE customers;")
-    await made.project.execute(ROWS)
     await made.execute("INSERT INTO customers (name, email) VALUES ('Old', 'old@staging.example')")
     yield made
     async with connect(on.url()) as superuser:
         for row in await superuser.fetch(
-            "SELECT datname FROM pg_database WHERE datname ~ $1", f"^({'|'.join(names)})"
+            "SELECT datname FROM pg_database WHERE starts_with(datname, $1)", database.name
         ):
             await superuser.execute(f"DROP DATABASE {quote_ident(row['datname'])} WITH (FORCE)")
+
+
+async def made_from(on: Server, template: str) -> Database:
+    # No number is the beginning of another one.
+    name = f"refresh_{os.getpid()}_{next(_numbers):03d}"
+    async with connect(on.url()) as superuser:
+        await superuser.execute(f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE {template}")
+    return Database(
+        name=name,
+        url=on.url(name, OWNER),
+        tcp_url=on.tcp_url(name, OWNER, OWNER_PASSWORD),
+        superuser_url=on.url(name),
+        server=on,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -230,11 +236,42 @@ async def base(pg: Server, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
     await drop_database(database)
 
 
+@pytest.fixture(scope="module")
+async def prod(pg: Server, base: str) -> AsyncIterator[Database]:
+    """Production, which no refresh changes, so one is enough for all tests."""
+    database = await made_from(pg, base)
+    async with connect(database.url) as conn:
+        await conn.execute(ROWS)
+    yield database
+    await drop_database(database)
+
+
+@pytest.fixture(scope="module")
+async def taken(prod: Database, tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    """A snapshot of production."""
+    root = tmp_path_factory.mktemp("taken")
+    (root / "airlock.toml").write_text(PROD, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(settings.CONFIG_VARIABLE, str(root / "airlock.toml"))
+        patch.setenv("PROD_URL", prod.tcp_url)
+        patch.setenv("DEV_URL", prod.server.url())
+        return await snapshot.take(settings.target("prod"), head="001_step")
+
+
 @pytest.fixture
 async def staging(
-    pg: Server, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pg: Server,
+    base: str,
+    prod: Database,
+    taken: Snapshot,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Staging]:
-    async with standing(pg, base, tmp_path, monkeypatch) as made:
+    """A staging database, and a young snapshot of production."""
+    async with standing(pg, base, prod, tmp_path, monkeypatch) as made:
+        folder = settings.target("prod").snapshots_dir
+        folder.mkdir(parents=True, mode=0o700)
+        shutil.copytree(taken.path, folder / taken.id)
         yield made
 
 
@@ -251,9 +288,9 @@ class Done:
 
 @pytest.fixture(scope="module")
 async def done(
-    pg: Server, base: str, tmp_path_factory: pytest.TempPathFactory
+    pg: Server, base: str, prod: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Done]:
-    """One refresh with everything in it, for the tests that only look."""
+    """One refresh with everything in it and a fresh snapshot, for the tests that only look."""
     lines = io.StringIO()
     handler = logging.StreamHandler(lines)
     logging.getLogger().addHandler(handler)
@@ -263,8 +300,13 @@ async def done(
             await superuser.execute(f"CREATE ROLE {READER}")
             stack.push_async_callback(drop_role, pg)
         made = await stack.enter_async_context(
-            standing(pg, base, tmp_path_factory.mktemp("done"), patch)
+            standing(pg, base, prod, tmp_path_factory.mktemp("done"), patch)
         )
+        stack.push_async_callback(made.project.execute, f"REVOKE ALL ON customers FROM {READER}")
+        # The snapshot does not have these yet.
+        made.configure('orders.id = "keep"', 'orders.id = "keep"\norders.paid = "null"')
+        with made.config.open("a", encoding="utf-8") as file:
+            file.write('[targets.staging.mask.invoices]\nid = "keep"\n')
         name = quote_ident(made.database.name)
         await made.project.execute(f"GRANT SELECT ON customers TO {READER}")
         await made.execute(PROPERTIES.format(name=name), superuser=True)
@@ -323,6 +365,11 @@ async def test_staging_becomes_a_masked_copy_with_the_pending_migrations(done: D
     row = await done.staging.row(done.lease)
     assert row.state == "succeeded"
     assert row.headline.startswith("REFRESHED – staging is a masked copy of prod of 20")
+
+
+async def test_rules_for_what_the_snapshot_does_not_have_yet_are_passed_over(done: Done):
+    assert "not masked: orders.paid" in done.log
+    assert "not masked: invoices" in done.log
 
 
 async def test_production_keeps_its_rows(done: Done):
@@ -397,22 +444,15 @@ async def test_new_rows_and_deploys_are_numbered_after_the_old_ones(done: Done):
 # ---------------------------------------------------------------- what stops it
 
 
-@pytest.mark.parametrize(
-    ("setting", "changed", "message"),
-    [
-        (', hook = "keep"', "", "customers.hook"),
-        ('name = "name"', 'name = "keep"', "customers.name"),
-    ],
-    ids=["an unclassified column", "a planted value that survived"],
-)
-async def test_what_is_not_masked_stops_it_by_name_and_staging_stays(
-    staging: Staging, setting: str, changed: str, message: str
-):
-    staging.configure(setting, changed)
+async def test_what_is_not_masked_stops_it_by_name_and_staging_stays(staging: Staging):
     before = await staging.world()
     lease = await staging.open()
     await refresh.choose_snapshot(lease)
-    with pytest.raises(Refused, match=message):
+    staging.configure(', hook = "keep"', "")
+    with pytest.raises(Refused, match=r"1 columns have no rule: customers\.hook"):
+        await refresh.mask(lease)
+    staging.configure('name = "name"', 'name = "keep", hook = "keep"')
+    with pytest.raises(Refused, match=r"customers\.name: 1 rows contain a sentinel"):
         await refresh.mask(lease)
     assert await steps.is_untouched(lease)
     await refresh.clear(lease)
@@ -438,38 +478,62 @@ async def test_what_fails_on_the_copy_leaves_staging_alone_and_can_be_tried_agai
         await build.execute("ALTER TABLE orders ADD COLUMN paid boolean DEFAULT true")
     with pytest.raises(Refused, match=r"Statement 1 of refresh\.neutralise failed"):
         await refresh.migrate_copy(lease)
-    staging.configure("UPDATE nowhere", "UPDATE customers")
+    busy = "DO $$BEGIN RAISE SQLSTATE '55P03'; END$$ --"
+    staging.configure("UPDATE nowhere", busy)
+    with pytest.raises(Transient, match=r"Statement 1 of refresh\.neutralise failed"):
+        await refresh.migrate_copy(lease)
+    staging.configure(busy, "UPDATE customers")
     assert await refresh.migrate_copy(lease) == ("002_step",)
     assert await staging.world() == before
 
 
-async def test_production_is_never_replaced(staging: Staging, monkeypatch):
-    monkeypatch.setenv("STAGING_URL", staging.project.database.tcp_url)
-    with pytest.raises(Refused, match=r"one and the same: database refresh_.* identifier \d+"):
-        await staging.open()
-
-
-@pytest.mark.parametrize(
-    ("variable", "value", "message"),
-    [
-        ("MASK_KEY", "", "openssl rand"),
-        ("MASK_KEY", "too short", "shorter than 16 bytes"),
-        ("ADMIN_URL", "the owner's", 'ALTER ROLE "owner" CREATEDB'),
-    ],
-)
-async def test_what_it_needs_is_asked_for_before_any_work(
-    staging: Staging, monkeypatch, variable: str, value: str, message: str
+async def test_only_what_may_be_replaced_is_and_what_it_needs_is_asked_for_before_any_work(
+    staging: Staging, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv(variable, staging.database.url if value == "the owner's" else value)
-    with pytest.raises(Refused, match=message):
-        await staging.open()
-    async with ledger.connection(staging.target) as conn:
-        assert [row.kind for row in await ledger.recent(conn, limit=9)] == ["deploy"]
-
-
-async def test_a_target_without_a_refresh_is_refused(staging: Staging):
+    with staging.config.open("a", encoding="utf-8") as file:
+        for name in ("books", "elsewhere"):
+            file.write(f'[targets.{name}]\ndatabase_url_env = "{name.upper()}_URL"\n')
+    name, maker = staging.database.name, f"maker_{os.getpid()}"
+    maker_url = staging.database.server.tcp_url("postgres", maker, "making")
+    await staging.execute(
+        f"CREATE ROLE {maker} LOGIN CREATEDB PASSWORD 'making' IN ROLE {OWNER};"
+        f"ALTER ROLE {OWNER} IN DATABASE {name} SET application.key = 'a secret'",
+        superuser=True,
+    )
+    for variable, value, message in (
+        # By another way than production's own, which is TCP.
+        ("STAGING_URL", staging.project.database.url, r"one and the same: database refresh_.* \d+"),
+        ("BOOKS_URL", staging.database.url, r"so is books, which has no \[targets\.books\.refresh"),
+        ("MASK_KEY", "", "openssl rand"),
+        ("MASK_KEY", "ä" * 15, "shorter than 16 characters"),
+        ("ADMIN_URL", staging.database.url, 'ALTER ROLE "owner" CREATEDB'),
+        ("ADMIN_URL", maker_url, rf"^setting application\.key for the database {name}:"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, value)
+            with pytest.raises(Refused, match=message) as refused:
+                await staging.open()
+            assert "a secret" not in str(refused.value)
     with pytest.raises(Refused, match="prod is not to be refreshed"):
         await refresh.open_refresh(RefreshRequest(target="prod"))
+    await staging.execute(f"DROP ROLE {maker}", superuser=True)
+    for database in (staging.database, staging.project.database):
+        async with connect(database.url) as conn:
+            assert [row.kind for row in await ledger.recent(conn, limit=9)] == ["deploy"]
+
+
+async def test_a_clone_of_originals_does_not_lie_on_stagings_server(
+    staging: Staging,
+    pg_of: Callable[[int | None], Awaitable[Server]],
+    database_on: Callable[..., Awaitable[Database]],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    lease = await staging.open()
+    elsewhere = await database_on(await pg_of(16))
+    monkeypatch.setenv("PROD_URL", elsewhere.tcp_url)
+    with pytest.raises(Refused, match=r"on the server of staging: DEV_URL.*leads there"):
+        await refresh.choose_snapshot(lease)
+    assert await staging.databases() == {""}
 
 
 async def test_a_role_that_is_lacking_is_named_with_the_statement_that_makes_it(staging: Staging):
@@ -478,7 +542,7 @@ async def test_a_role_that_is_lacking_is_named_with_the_statement_that_makes_it(
     async with connect(staging.server_url) as superuser:
         await superuser.execute("CREATE ROLE lost_role")
         await staging.project.execute("GRANT SELECT ON orders TO lost_role")
-        lease = await staging.open()
+        lease = await staging.open(fresh_snapshot=True)
         await refresh.choose_snapshot(lease)
         await staging.project.execute("REVOKE ALL ON orders FROM lost_role")
         await superuser.execute("DROP ROLE lost_role")
@@ -507,28 +571,49 @@ async def test_a_structure_that_did_not_arrive_whole_is_named(staging: Staging):
             await structure.check_same(clone, build)
 
 
-async def test_rules_for_what_the_snapshot_does_not_have_yet_are_passed_over(
-    staging: Staging, caplog: pytest.LogCaptureFixture
-):
-    staging.configure('orders.id = "keep"', 'orders.id = "keep"\norders.paid = "null"')
-    with staging.config.open("a", encoding="utf-8") as file:
-        file.write('[targets.staging.mask.invoices]\nid = "keep"\n')
+async def test_a_database_that_only_has_a_name_or_a_mark_of_ours_is_left_alone(staging: Staging):
+    name = staging.database.name
     lease = await staging.open()
-    await refresh.choose_snapshot(lease)
-    await refresh.mask(lease)
-    assert "not masked: orders.paid" in caplog.text
-    assert "not masked: invoices" in caplog.text
-
-
-async def test_a_database_that_only_has_the_build_s_name_is_left_alone(staging: Staging):
-    name = f"{staging.database.name}_build_2"
     async with connect(staging.server_url) as superuser:
-        await superuser.execute(f"CREATE DATABASE {quote_ident(name)}")
-    lease = await staging.open()
-    with pytest.raises(Refused, match=f"There is a database {name} already"):
-        await refresh.choose_snapshot(lease)
-    await refresh.clear(lease)
-    assert await staging.databases() == {"", "_build_2"}
+        await superuser.execute(f"CREATE DATABASE {name}_build_2")
+        with pytest.raises(Refused, match=f"There is a database {name}_build_2 already"):
+            await refresh.choose_snapshot(lease)
+        await refresh.clear(lease)
+        await superuser.execute(f"ALTER DATABASE {name}_build_2 RENAME TO {name}_before_2")
+        with pytest.raises(Refused, match=f"{name}_before_2 already.* after the swap"):
+            await refresh.choose_snapshot(lease)
+        # Somebody renamed an old copy, in order to keep it.
+        await superuser.execute(f"ALTER DATABASE {name}_before_2 RENAME TO {name}_mine")
+        for kind, number in (("build", "1"), ("before", "1"), ("before", "1, or so")):
+            await superuser.execute(
+                f"COMMENT ON DATABASE {name}_mine IS"
+                f" 'airlock: {kind} refresh of {name}, deploy {number}'"
+            )
+            await refresh.choose_snapshot(lease)
+            await databases.retain(staging.target, (await staging.row(lease)).replacement, 0)
+            assert await staging.databases() == {"", "_build_2", "_mine"}
+
+
+def test_a_database_that_was_closed_to_everybody_is_so_after_the_swap():
+    here = databases.Database(
+        oid=1,
+        system="7",
+        role="owner",
+        connection_limit=-1,
+        row={"name": "staging", "owner": "owner", "comment": None},
+        grants=(),
+        settings=(),
+    )
+    assert _let_in(here) == []
+    assert _let_in(replace(here, grants=None)) == [
+        'GRANT CONNECT ON DATABASE "staging" TO PUBLIC',
+        'GRANT TEMPORARY ON DATABASE "staging" TO PUBLIC',
+    ]
+
+
+def _let_in(here: databases.Database) -> list[str]:
+    made = databases.swap_statements(here, incoming="build", outgoing="before", mark="mark")
+    return [each for each in made if each.startswith("GRANT") and '"staging"' in each]
 
 
 async def test_nobody_can_enter_the_build_and_a_second_try_is_refilled_from_nothing(
@@ -553,25 +638,33 @@ async def test_a_deploy_and_a_refresh_exclude_each_other(staging: Staging):
         await preview.preview(staging.target)
     with pytest.raises(Refused, match="not finished"):
         await staging.open(reason="another")
-    await steps.fail(lease, "enough")
     async with refresh.alone(staging.target):
+        for door in (refresh.alone, refresh.free_to_undo):
+            with pytest.raises(Transient, match="Another refresh of staging is running"):
+                async with door(staging.target):
+                    pass
+    async with refresh.free_to_undo(staging.target):
         with pytest.raises(Transient, match="Another refresh of staging is running"):
             async with refresh.alone(staging.target):
                 pass
+    # Whoever asked in vain has stopped nobody.
+    await steps.fail(lease, "enough")
+    async with refresh.alone(staging.target), refresh.free_to_undo(staging.target):
+        pass
 
 
 # ---------------------------------------------------------------- which snapshot
 
 
 async def test_a_young_snapshot_of_a_deploy_is_used_and_an_old_or_damaged_one_is_not(
-    staging: Staging,
+    staging: Staging, taken: Snapshot
 ):
-    prod = settings.target("prod")
-    taken = await snapshot.take(prod, head="001_step")
     lease = await staging.open()
-    assert (await refresh.choose_snapshot(lease)).id == taken.id
+    async with ledger.hold(settings.target("prod")):
+        chosen = await refresh.choose_snapshot(lease)
+    assert chosen.id == taken.id
 
-    next((taken.path / "data").glob("*.dat.gz")).write_bytes(b"damaged")
+    next((chosen.path / "data").glob("*.dat.gz")).write_bytes(b"damaged")
     again = await refresh.choose_snapshot(lease)
     assert again.id != taken.id
     assert (await refresh.choose_snapshot(lease)).id == again.id
@@ -582,26 +675,44 @@ async def test_a_young_snapshot_of_a_deploy_is_used_and_an_old_or_damaged_one_is
     assert (await refresh.choose_snapshot(lease)).id not in (taken.id, again.id)
 
 
-async def test_a_fresh_snapshot_is_taken_where_one_is_asked_for(staging: Staging):
-    taken = await snapshot.take(settings.target("prod"), head="001_step")
+async def test_a_fresh_snapshot_is_taken_where_one_is_asked_for_once_no_deploy_holds_it_up(
+    staging: Staging, taken: Snapshot
+):
     lease = await staging.open(fresh_snapshot=True)
-    assert (await refresh.choose_snapshot(lease)).id != taken.id
-
-
-async def test_a_deploy_of_production_holds_up_a_fresh_snapshot_only(staging: Staging):
-    lease = await staging.open()
     async with ledger.hold(settings.target("prod")):
         with pytest.raises(Transient, match="of prod is running"):
             await refresh.choose_snapshot(lease)
-    await refresh.choose_snapshot(lease)
-    async with ledger.hold(settings.target("prod")):
-        await refresh.choose_snapshot(lease)
+    assert (await refresh.choose_snapshot(lease)).id != taken.id
 
 
 # ---------------------------------------------------------------- the swap, there and back
 
 
-async def test_a_swap_ends_sessions_and_is_not_done_again_by_a_second_call(staging: Staging):
+async def swap_beside_a_renaming(
+    staging: Staging, here: databases.Database, names: Replacement
+) -> None:
+    """Somebody gives another database the build's name while the swap waits for his lock."""
+    aside, mine = f"{here.name}_aside", f"{here.name}_mine"
+    async with connect(staging.server_url) as somebody:
+        await somebody.execute(f"CREATE DATABASE {mine}")
+        async with somebody.transaction():
+            await somebody.execute(f"ALTER DATABASE {names.build} RENAME TO {aside}")
+            await somebody.execute(f"ALTER DATABASE {mine} RENAME TO {names.build}")
+            swapping = asyncio.create_task(databases.swap(staging.target, here, names, deploy=2))
+            while not await somebody.fetchval(  # noqa: ASYNC110 – a lock of the server is no event
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'object' AND NOT granted)"
+            ):
+                await asyncio.sleep(0.01)
+        try:
+            await swapping
+        finally:
+            await somebody.execute(f"DROP DATABASE {names.build}")
+            await somebody.execute(f"ALTER DATABASE {aside} RENAME TO {names.build}")
+
+
+async def test_a_swap_ends_sessions_touches_the_two_alone_and_is_not_done_again_by_a_second_call(
+    staging: Staging,
+):
     staging.configure('source = "prod"', 'source = "prod"\nkeep = 0')
     lease = await staging.built()
     names = (await staging.row(lease)).replacement
@@ -612,9 +723,13 @@ async def test_a_swap_ends_sessions_and_is_not_done_again_by_a_second_call(stagi
             async with connect(on_database(staging.database.url, names.build)) as build:
                 await ledger.advance(conn, lease, "applying")
                 await history.carry(conn, build, lease)
-        await databases.swap(
-            staging.target, here, incoming=names.build, outgoing=names.kept, deploy=2, keeps=True
-        )
+        for wrong in (replace(names, database_oid=1), replace(names, build_oid=1)):
+            with pytest.raises(Refused, match="the refresh wrote down 1"):
+                await databases.swap(staging.target, here, wrong, deploy=2)
+        assert await client.fetchval("SELECT 1") == 1
+        with pytest.raises(Refused, match=f"Database {here.name} has oid"):
+            await swap_beside_a_renaming(staging, here, names)
+        await databases.swap(staging.target, here, names, deploy=2)
         # As after a kill: swapped, and nobody has written so.
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
             await client.fetchval("SELECT 1")
@@ -631,10 +746,18 @@ async def test_a_swap_ends_sessions_and_is_not_done_again_by_a_second_call(stagi
         await refresh.check_undoable(staging.target, last)
 
 
-async def test_undoing_before_the_swap_drops_what_was_built(staging: Staging):
+async def test_what_a_dead_refresh_built_is_swept_by_the_next_one_and_dropped_by_an_undo(
+    staging: Staging,
+):
     before = await staging.world()
     lease = await staging.open()
     await refresh.choose_snapshot(lease)
+    assert await staging.databases() == {"", "_build_2"}
+    await steps.fail(lease, "killed")
+    lease = await staging.open()
+    await refresh.choose_snapshot(lease)
+    assert await staging.databases() == {"", "_build_3"}
+    # As after a kill just before the swap.
     async with ledger.connection(staging.target) as conn:
         await ledger.advance(conn, lease, "applying")
     await refresh.swap_back(lease, "killed")
@@ -665,12 +788,3 @@ async def test_a_good_refresh_is_undone_and_staging_is_as_before(staging: Stagin
     async with ledger.connection(staging.target) as conn:
         assert [each.state for each in await ledger.applied(conn)] == ["applied"]
     assert (await preview.preview(staging.target)).migrations == ()
-
-
-async def test_what_a_dead_refresh_built_is_swept_by_the_next_one(staging: Staging):
-    lease = await staging.open()
-    await refresh.choose_snapshot(lease)
-    assert await staging.databases() == {"", "_build_2"}
-    await steps.fail(lease, "killed")
-    await refresh.choose_snapshot(await staging.open())
-    assert await staging.databases() == {"", "_build_3"}

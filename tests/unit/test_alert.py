@@ -140,6 +140,7 @@ def test_each_outcome_goes_to_its_channels(state, resolves, expected):
     alert = make(state=state, resolves=resolves, ref="v2")
     assert routing.channels(alert) == expected
     assert routing.channels(replace(alert, ref=None)) == expected - HUB
+    assert routing.channels(replace(alert, kind="refresh")) == expected - HUB
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.importtools import import_object
 
 from flows.runtime import WORK_POOL
+from flows.runtime.deployments import plain
 
 FILE = Path(__file__).parents[2] / "prefect.yaml"
 SNAPSHOT = Path(__file__).with_name("prefect_yaml.json")
@@ -34,8 +35,8 @@ def title(deployment: dict[str, Any]) -> str:
 
 
 def schema(deployment: dict[str, Any]) -> dict[str, Any]:
-    """The form that Prefect stores with a deployment; its drop-down is whatever project is here."""
-    text = json.dumps(parameter_schema(flow_of(deployment)).model_dump())
+    """The form that people see of a deployment; its drop-down is whatever project is here."""
+    text = json.dumps(plain(parameter_schema(flow_of(deployment)).model_dump()))
     return json.loads(text, object_hook=_whatever_targets)
 
 
@@ -100,10 +101,16 @@ def test_a_deployment_says_what_happens(deployment: dict[str, Any]) -> None:
 
 @each_deployment
 def test_each_field_of_a_form_says_what_it_means(deployment: dict[str, Any]) -> None:
-    for name, field in parameter_schema(flow_of(deployment)).properties.items():
-        told = [field, *field.get("anyOf", [])]
-        assert any(each.get("description") for each in told), name
-        assert any(each.get("title") not in (None, name) for each in told), name
+    for name, field in schema(deployment)["properties"].items():
+        assert field.get("description"), name
+        assert field.get("title") not in (None, name), name
+
+
+@each_deployment
+def test_each_field_of_a_form_is_one_field(deployment: dict[str, Any]) -> None:
+    for name, field in schema(deployment)["properties"].items():
+        assert field.keys() & {"type", "anyOf", "$ref"} == {"type"}, name
+        assert field.get("default", "") is not None, name
 
 
 @each_deployment

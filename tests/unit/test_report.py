@@ -250,11 +250,11 @@ def test_the_markdown_says_what_happened_and_ends_with_the_checklist():
     assert last == "- [ ] Frontend still functions – not checked"
 
 
-def test_a_failure_is_shown_by_its_step_and_its_last_lines():
+def test_a_failure_is_shown_by_its_step_what_happened_and_its_last_lines():
     failure = "\n".join(f"line {n}" for n in range(20))
     row = deploy(state="failed", failed_step="rehearse", failure=failure, rehearsal=None)
     text = report.markdown(make(row, migrations=()))
-    assert "**Failed in rehearse**" in text
+    assert "\n\n**Failed in rehearse:** line 0\n\n```\n…\n" in text
     assert "line 19" in text
     assert "line 3\n" not in text
 
@@ -306,6 +306,11 @@ def test_each_intent_is_paired_with_the_result_that_follows_it():
             "airlock status prod, mend what it names, airlock rollback prod",
         ),
         ({"state": "applying"}, "IN PROGRESS – prod, 011: applying", "airlock status prod"),
+        (
+            {"state": "rehearsed", "approval": "{}"},
+            "APPROVAL WANTED – prod 011 waits for a person",
+            "airlock report prod, then airlock approve prod, or airlock reject prod",
+        ),
     ],
 )
 def test_the_headline_is_the_outcome_and_the_next_command_what_to_do(changed, said, command):
@@ -462,8 +467,8 @@ def test_the_table_of_effects_has_one_row_for_each_statement():
 
 
 def test_a_failure_with_backticks_stays_in_its_block():
-    text = report.markdown(make(deploy(state="failed", failure="a\n```\n# b")))
-    assert "````\na\n```\n# b\n````" in text
+    text = report.markdown(make(deploy(state="failed", failure="<a>\n```\n# b")))
+    assert "**Undone by hand:** \\<a>\n\n````\n```\n# b\n````" in text
 
 
 def test_a_statement_with_backticks_stays_code():

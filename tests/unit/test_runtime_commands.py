@@ -29,6 +29,7 @@ def test_the_prefect_of_the_person_who_runs_it_is_left_alone(
     assert "PREFECT_API_URL" not in ours
     assert ours["PREFECT_HOME"] == str(tmp_path)
     assert ours["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert ours["PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT"] == "false"
 
 
 def test_server_and_clients_have_one_auth_string(

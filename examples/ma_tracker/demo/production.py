@@ -155,6 +155,7 @@ async def _bring_to_head() -> None:
         raise Broken("The new database has nothing to migrate; expected were 001 to 009.")
     await steps.take_snapshot(lease)
     await steps.rehearse(lease)
+    await steps.ask(lease)
     await steps.apply_plan(lease)
     await steps.verify_schema(lease)
     await steps.succeed(lease)

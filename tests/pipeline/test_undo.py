@@ -1,0 +1,62 @@
+"""What a failed deploy ends in, where even its ledger cannot be reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+
+from airlock import settings
+from airlock.errors import LeaseLost, Transient
+from airlock.ledger import Lease
+from flows.undo import undo
+from tasks.is_untouched import is_untouched
+from tasks.roll_back import roll_back
+from tasks.strand import strand
+
+LEASE = Lease(target="prod", deploy=7, fence=7)
+
+
+@pytest.fixture(autouse=True)
+def _ledger_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "airlock.toml"
+    path.write_text('[targets.prod]\ndatabase_url_env = "PROD_URL"\n', encoding="utf-8")
+    monkeypatch.setenv(settings.CONFIG_VARIABLE, str(path))
+    monkeypatch.setenv("PROD_URL", "postgresql://owner:s3cr3t@127.0.0.1:1/prod")
+    for each in (is_untouched, roll_back, strand):
+        assert each.retries == 5, "a server that restarts is back in seconds"
+        monkeypatch.setattr(each, "retries", 0)
+
+
+@flow
+async def story(failure: str) -> Any:
+    return await undo(LEASE, Transient(failure))
+
+
+async def test_a_deploy_whose_ledger_is_out_of_reach_is_stranded_and_never_refused():
+    state = await story("the connection was lost", return_state=True)
+    assert (state.name, state.is_failed()) == ("Stranded", True)
+    for said in ("could not be reached", "airlock rollback prod", "the connection was lost"):
+        assert said in state.message
+    assert "s3cr3t" not in state.message
+
+
+async def test_a_rollback_that_cannot_even_be_recorded_is_stranded(monkeypatch):
+    async def touched(lease: Lease) -> bool:
+        return False
+
+    monkeypatch.setattr("flows.undo.is_untouched", touched)
+    state = await story("half of it", return_state=True)
+    assert state.name == "Stranded"
+    assert "airlock rollback prod" in state.message
+
+
+async def test_whoever_lost_the_deploy_says_so_and_strands_nothing(monkeypatch):
+    async def taken_over(lease: Lease) -> bool:
+        raise LeaseLost("somebody else has it")
+
+    monkeypatch.setattr("flows.undo.is_untouched", taken_over)
+    with pytest.raises(LeaseLost):
+        await story("half of it")
