@@ -31,7 +31,7 @@ async def undo(lease: Lease, failure: Exception, *, back: Back = roll_back) -> A
     try:
         if await is_untouched(lease):
             await fail(lease, reason)
-            said = f"{lease.target} was not touched. {_first_line(reason)}"
+            said = f"{lease.target} was not touched. {_in_short(reason)}"
             return Failed(name="Refused", message=said)
         return await _go_back(lease, reason, failure, back)
     except Transient as away:
@@ -40,7 +40,7 @@ async def undo(lease: Lease, failure: Exception, *, back: Back = roll_back) -> A
             name="Stranded",
             message=f"{lease.target} needs a person, and its ledger could not be reached: {away} "
             f"As soon as it can be: airlock status {lease.target}, then airlock rollback "
-            f"{lease.target}. This was after: {_first_line(reason)}",
+            f"{lease.target}. This was after: {_in_short(reason)}",
         )
 
 
@@ -52,13 +52,13 @@ async def _go_back(lease: Lease, reason: str, failure: Exception, back: Back) ->
     except Exception as second:  # noqa: BLE001 – whatever it was, a person must hear of it
         second.__cause__ = second.__cause__ or failure
         await strand(lease, f"{second}\nThis was the rollback after: {reason}")
-        said = f"{lease.target} needs a person. {_first_line(str(second))}"
+        said = f"{lease.target} needs a person. {_in_short(str(second))}"
         return Failed(name="Stranded", message=said)
-    said = f"{lease.target} is back as it was. {_first_line(reason)}"
+    said = f"{lease.target} is back as it was. {_in_short(reason)}"
     return Failed(name="RolledBack", message=said)
 
 
-def _first_line(failure: str) -> str:
-    """What happened. A service's log or what differs follows it, and stands in the report."""
-    first = failure.strip().partition("\n")[0]
-    return f"{first} see the report." if first.endswith(":") else first
+def _in_short(failure: str) -> str:
+    """What happened, and the end, where a remedy stands; all of it is in the report."""
+    lines = failure.strip().splitlines() or [""]
+    return " … ".join(dict.fromkeys((lines[0], lines[-1])))

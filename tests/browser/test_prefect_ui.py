@@ -10,13 +10,9 @@ from playwright.async_api import expect
 from tests.browser.window import CHROMIUM, Window
 from tests.stage import Stage
 
-pytestmark = [
-    # One worker runs them all, so that there is one installation to start.
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="no chromium here; `apt-get install chromium` brings it"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium here; `apt-get install chromium` brings it"
+)
 
 
 async def test_a_deploy_is_started_approved_and_followed_to_its_end(
