@@ -25,7 +25,7 @@ demo: $(STAMP) ## Play a good deploy, a bad release and a bad migration; KEEP=1 
 
 .PHONY: test
 test: $(STAMP) ## Run the whole suite; ARGS goes to pytest
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: check
 check: $(STAMP) ## Lint, formatting, types and import contracts
