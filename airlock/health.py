@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 Verdict = Literal["healthy", "unhealthy", "inconclusive"]
 Sign = Literal["good", "bad", "silent", "other"]
 LEFT_OUT = "left out on request"
+# A process that ends closes its sockets first, and is gone a moment later.
+_ENDING_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,7 @@ class _Watch:
     evidence: list[Check] = field(default_factory=list[Check])
     identity: str = "not shown by the answers"
     log_errors: int = 0
+    hung_up: bool = False
 
     @property
     def health(self) -> HealthSettings:
@@ -172,12 +175,12 @@ async def _decide(watch: _Watch) -> tuple[Verdict, str]:
     baking_since: float | None = None
     while watch.left_s > 0:
         if problem := _dead(watch) or tally.add(*await _ask(watch)) or _log_problem(watch):
-            # One that just died may have refused the connection first: death explains it.
-            return "unhealthy", _dead(watch) or problem
+            # One that is dying refuses connections first: death explains it.
+            return "unhealthy", await _dies(watch) or problem
         if baking_since is None and tally.streak >= health.consecutive:
             finished, problem = await _smoke(watch)
             if problem:
-                return "unhealthy", problem
+                return "unhealthy", await _dies(watch) or problem
             baking_since = time.monotonic() if finished else None
         if baking_since is not None and tally.streak:
             if "bake" in watch.skip:
@@ -197,6 +200,14 @@ def _dead(watch: _Watch) -> str | None:
         return None
     lines = log.tail(watch.target, instance.logs)
     return f"the new instance ({instance}) ended. Its last lines:\n{lines}"
+
+
+async def _dies(watch: _Watch) -> str | None:
+    """The same, with a moment's patience where the last connection was refused or closed."""
+    until = time.monotonic() + (_ENDING_S if watch.hung_up else 0)
+    while (said := _dead(watch)) is None and time.monotonic() < until:
+        await asyncio.sleep(0.01)
+    return said
 
 
 async def _ask(watch: _Watch) -> tuple[Sign, str]:
@@ -222,6 +233,7 @@ async def _ask(watch: _Watch) -> tuple[Sign, str]:
         # Behind a proxy nobody can see whose answer it was; here only the new one can answer.
         watch.identity = "asked on its own address beside the public one"
         answer = await probe.ask(watch.http, own, timeout_s=timeout_s, host=_host(target))
+    watch.hung_up = answer.closed
     return answer.kind, answer.detail
 
 
@@ -249,6 +261,7 @@ async def _smoke(watch: _Watch) -> tuple[bool, str | None]:
             status=expected,
             method=smoke.method if smoke else "GET",
         )
+        watch.hung_up = answer.closed
         ok = {"good": True, "bad": False, "silent": None}[answer.kind]
         watch.note(name, ok, answer.detail)
         if ok is False:

@@ -32,6 +32,7 @@ class Answer:
     """What came back.
 
     kind: "silent" is a timeout or a network not reached: it says nothing about the service.
+    closed: the connection was refused, or ended before the answer.
     token: the instance named in the answer. accepted_by_ours: whether one of the processes asked
         about accepted the connection; None when that could not be seen.
     """
@@ -40,6 +41,7 @@ class Answer:
     detail: str
     token: str | None = None
     accepted_by_ours: bool | None = None
+    closed: bool = False
 
     @property
     def is_good(self) -> bool:
@@ -177,9 +179,11 @@ def _no_answer(error: Exception) -> Answer:
 
     codes = {found.errno for found in _causes(error) if isinstance(found, OSError)}
     if errno.ECONNREFUSED in codes:
-        return Answer(kind="bad", detail="connection refused: nothing listens there")
+        said = "connection refused: nothing listens there"
+        return Answer(kind="bad", detail=said, closed=True)
     if codes & _DEFINITE or isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
-        return Answer(kind="bad", detail="the connection was closed without an answer")
+        said = "the connection was closed without an answer"
+        return Answer(kind="bad", detail=said, closed=True)
     return Answer(kind="silent", detail=f"not reached ({type(error).__name__})")
 
 

@@ -2,7 +2,7 @@
 
 A file named SICK makes it unhealthy.
 
-late:S never_ready hangs exits dies_after:S flaps ignores_term forks own_port
+late:S never_ready hangs exits dies_after:S dies_slowly_after:S flaps ignores_term forks own_port
 shares_port only_public log_errors wrong_token mute
 """
 
@@ -101,6 +101,11 @@ async def main() -> None:
     servers = [
         await asyncio.start_server(service.serve, sock=each, backlog=512) for each in sockets()
     ]
+    if "dies_slowly_after" in BEHAVIOUR:
+        # As a large process does: its sockets are closed before it is gone.
+        after = float(BEHAVIOUR["dies_slowly_after"])
+        loop.call_later(after, lambda: [server.close() for server in servers])
+        loop.call_later(after + 0.25, os._exit, 3)
     say("serving")
     if "log_errors" in BEHAVIOUR:
         say("ERROR the table deals has no column halted")

@@ -36,6 +36,7 @@ async def test_a_well_instance_is_healthy_with_evidence_for_each_thing_looked_at
     [
         ("flaps", {}, "and then badly: HTTP 503"),
         ("dies_after:1", {"bake_s": 6}, r"\(pid .*\) ended"),
+        ("dies_slowly_after:1", {"bake_s": 6}, r"\(pid .*\) ended"),
         ("log_errors", {}, "1 new error lines.*the table deals has no column halted"),
         ("", {"smoke": [{"path": "/nowhere"}]}, "smoke GET /nowhere: HTTP 404 instead of 200"),
         ("", {"frontend_url": "http://127.0.0.1:{port}/gone"}, "frontend .*: HTTP 404"),
