@@ -92,7 +92,7 @@ async def resolve(repository: Path, ref: str) -> str:
 
 
 class _GitError(Exception):
-    """What git said on its standard error."""
+    """What git said on its standard error, on one line: it stands in a sentence of ours."""
 
 
 async def _git(repository: Path, *arguments: str, index: Path | None = None) -> str:
@@ -116,7 +116,7 @@ async def _git(repository: Path, *arguments: str, index: Path | None = None) -> 
             raise
         raise Transient(f"git {arguments[0]} took more than {_GIT_S} s in {repository}.") from None
     if process.returncode:
-        raise _GitError(problem.decode(errors="replace").strip())
+        raise _GitError(" ".join(problem.decode(errors="replace").split()))
     return output.decode(errors="replace").strip()
 
 

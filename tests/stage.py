@@ -121,6 +121,18 @@ class Stage:
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def change(self, old: str, new: str) -> None:
+        """Write another airlock.toml."""
+        config = self.root / settings.CONFIG_NAME
+        text = config.read_text("utf-8")
+        assert old in text, text
+        config.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    def add(self, settings_text: str) -> None:
+        """Append to airlock.toml."""
+        with (self.root / settings.CONFIG_NAME).open("a", encoding="utf-8") as config:
+            config.write(settings_text)
+
     def migration(self, version: int, name: str, forward: str, reverse: str) -> None:
         """Add a migration file."""
         notes = "\n".join(f"-- {line}" for line in reverse.strip().splitlines())

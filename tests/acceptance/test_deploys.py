@@ -53,7 +53,9 @@ async def assert_as_before(stage, before, *, release="v1"):
     assert health["schema_version"] == 9
 
 
-async def test_a_good_deploy_reaches_production_and_no_request_fails(stage, run_deploy):
+async def test_a_good_deploy_reaches_production_without_a_failed_request_and_leaves_nothing_to_do(
+    stage, run_deploy
+):
     from traffic import Traffic, lost
 
     traffic = Traffic(stage.base_url, clients=4, requests_per_s=40)
@@ -70,6 +72,8 @@ async def test_a_good_deploy_reaches_production_and_no_request_fails(stage, run_
         assert await lost(conn, seen.writes) == ()
     assert (await stage.last()).state == "succeeded"
     assert stage.webhook.bodies == []
+
+    assert (await run_deploy()).name == "NothingToDo"
 
 
 async def test_a_role_without_replication_deploys_over_a_logical_snapshot(
@@ -138,16 +142,17 @@ async def test_a_schema_that_differs_from_the_rehearsal_is_rolled_back(stage, ru
 
 
 @pytest.mark.parametrize(
-    ("release", "said"),
+    ("release", "said", "ready_s"),
     [
-        ("port-taken", "Address already in use"),
-        ("exits", "no licence"),
-        ("never-ready", "not ready"),
+        ("port-taken", "Address already in use", 8),
+        ("exits", "no licence", 8),
+        ("never-ready", "not ready", 1),
     ],
 )
 async def test_a_release_that_does_not_come_up_leaves_the_old_one_serving(
-    stage, run_deploy, release, said
+    stage, run_deploy, release, said, ready_s
 ):
+    stage.change("ready_s = 8", f"ready_s = {ready_s}")
     before = await stage.world()
     old = (await stage.health())["pid"]
     state = await run_deploy(release=release)
@@ -217,8 +222,3 @@ async def test_a_person_undoes_the_last_deploy(stage, run_deploy):
     after = await stage.world()
     assert after.catalogue.fingerprint == before.catalogue.fingerprint
     assert (await stage.health())["release"] == "v1"
-
-
-async def test_nothing_to_do_is_said_and_changes_nothing(stage, run_deploy):
-    assert (await run_deploy(release="v2")).name == "Deployed"
-    assert (await run_deploy()).name == "NothingToDo"

@@ -18,7 +18,7 @@ from prefect import flow
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.logging.handlers import APILogHandler
 
-from airlock import server, settings
+from airlock import server
 from airlock.postgres import connect, quote_ident, quote_literal
 from flows.runtime import Runtime, client
 from tests.conftest import OWNER, OWNER_PASSWORD, SUPERUSER_PASSWORD
@@ -79,10 +79,8 @@ async def planted(
         "PROD_PUSH_URL": f"{nobody}/{words['push']}",
     }.items():
         monkeypatch.setenv(variable, value)
-    config = stage.root / settings.CONFIG_NAME
-    before, slack, after = config.read_text("utf-8").partition('slack_url_env = "PROD_SLACK_URL"\n')
-    alerts = ALERTS.format(hook=stage.webhook.url, closed=closed)
-    config.write_text(before + slack + alerts + after, encoding="utf-8")
+    slack = 'slack_url_env = "PROD_SLACK_URL"\n'
+    stage.change(slack, slack + ALERTS.format(hook=stage.webhook.url, closed=closed))
     await _set_passwords(pg, {OWNER: words["owner"], "postgres": words["superuser"]})
     yield words
     await _set_passwords(pg, {OWNER: OWNER_PASSWORD, "postgres": SUPERUSER_PASSWORD})
@@ -205,8 +203,7 @@ async def test_no_secret_is_left_where_it_could_be_read(
     with watching_command_lines() as seen:
         states = [await run_deploy(release="v2", reason="halts")]
         stage.migration(11, "score", *ADD_COLUMN)
-        with (stage.root / settings.CONFIG_NAME).open("a", encoding="utf-8") as config:
-            config.write(DEV)
+        stage.add(DEV)
         states.append(await run_deploy(release="unhealthy"))
         wrong = stage.target.database_url.replace(planted["owner"], planted["wrong"])
         with monkeypatch.context() as patch:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, BrowserContext, async_playwright, expect
 
-from airlock import server, settings
+from airlock import server
 from flows.runtime import Runtime, command, prefect_runtime
 from tests.browser.window import CHROMIUM, Window
 from tests.stage import CHECKOUT, Stage, receiving, standing
@@ -60,11 +60,10 @@ async def stage(
                 patch=patch,
             ) as made,
         ):
-            config = made.root / settings.CONFIG_NAME
-            text = config.read_text("utf-8").replace("prod]\n", "prod]\nrequire_reason = true\n", 1)
+            made.change("prod]\n", "prod]\nrequire_reason = true\n")
             # The bad release of one journey is waited for as long as that.
-            text = text.replace("ready_s = 8\n", "ready_s = 5\n", 1)
-            config.write_text(text + POLICY, encoding="utf-8")
+            made.change("ready_s = 8\n", "ready_s = 5\n")
+            made.add(POLICY)
             yield made
 
 
