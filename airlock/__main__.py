@@ -445,12 +445,19 @@ def refresh(
 
 
 @app.command()
-def rollback(target: TargetName, reason: Reason = "") -> None:
+def rollback(
+    target: TargetName,
+    number: Annotated[
+        int | None,
+        typer.Argument(min=1, help="The deploy that is meant; refused if another came after it."),
+    ] = None,
+    reason: Reason = "",
+) -> None:
     """Undo the last deploy: its migrations newest first, and its release."""
     from airlock.approval import check_reason
 
     check_reason(settings.target(target), reason)
-    _hand_over("rollback", target, reason, {})
+    _hand_over("rollback", target, reason, {"number": number})
 
 
 @app.command()
@@ -466,10 +473,10 @@ def reject(target: TargetName, reason: Reason = "") -> None:
 
 
 def _answer(decision: str, target: str, reason: str) -> None:
-    from airlock.deploy import asked_run
+    from airlock.deploy import asked
 
     # Before the seconds that Prefect takes to start.
-    _run(asked_run(settings.target(target)))
+    _run(asked(settings.target(target)))
     _hand_over(decision, target, reason, {})
 
 

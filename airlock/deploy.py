@@ -264,15 +264,27 @@ async def read_question(lease: Lease) -> str:
     )
 
 
-async def asked_run(target: Target) -> str:
-    """The run that waits for a decision about a target. Raises Refused when none does."""
+async def asked(target: Target) -> tuple[int, str]:
+    """The deploy that waits for a decision about a target, and its run.
+
+    Raises Refused when none does, or when nobody is there to hear the answer.
+    """
     async with ledger.connection(target) as conn:
         for last in await ledger.recent(conn):
             if last.is_asked and last.flow_run:
-                return last.flow_run
+                return last.id, last.flow_run
+            if last.is_cut_off:
+                raise Refused(preview.unfinished(last))
     raise Refused(
         f"No deploy of {target.name} waits for a decision. See: airlock status {target.name}"
     )
+
+
+async def is_decided(target: Target, number: int) -> bool:
+    """Whether the runner of a deploy has written what was decided."""
+    async with ledger.connection(target) as conn:
+        known = _approval(await ledger.deploy(conn, number))
+    return known is not None and known.decision is not None
 
 
 async def check_lease(lease: Lease) -> None:
@@ -564,21 +576,33 @@ async def strand(lease: Lease, failure: str) -> None:
         await outbox.enqueue(conn, lease, service=service_now)
 
 
-async def last_to_undo(conn: Conn) -> Deploy | None:
-    """The last deploy that touched something, unless it was undone."""
+async def last_to_undo(conn: Conn, number: int | None = None) -> Deploy | None:
+    """The last deploy that touched something, unless it was undone.
+
+    One that a person has closed already is the last, too: who asks twice undoes one deploy.
+    number: the deploy that they mean. Raises Refused when another one came after it.
+    """
     for last in await ledger.recent(conn, limit=100):
-        if last.state != "failed":
-            return None if last.state == "rolled_back" else last
+        if last.state == "failed":
+            if number is None and await ledger.was_reopened(conn, last.id):
+                return None
+            continue
+        if number not in (None, last.id):
+            raise Refused(
+                f"Deploy {number} of {last.target} cannot be undone: the last one that touched "
+                f"something is {last.id}, {last.state}. See: airlock history {last.target}"
+            )
+        return None if last.state == "rolled_back" else last
     return None
 
 
-async def reopen(target: Target) -> tuple[Lease, Deploy]:
+async def reopen(target: Target, number: int | None = None) -> tuple[Lease, Deploy]:
     """A lease on the last deploy, in order to undo it.
 
-    Raises Refused when there is nothing that could be undone.
+    number: see ``last_to_undo``. Raises Refused when there is nothing that could be undone.
     """
     async with ledger.connection(target) as conn:
-        if (last := await last_to_undo(conn)) is not None:
+        if (last := await last_to_undo(conn, number)) is not None:
             if last.state == "succeeded" and last.kind == "deploy":
                 await preview.undrifted(conn, target)
             lease = await ledger.take_over(conn, last)
@@ -586,7 +610,8 @@ async def reopen(target: Target) -> tuple[Lease, Deploy]:
             return lease, last
     raise Refused(
         f"There is no deploy of {target.name} to undo: the last one left nothing behind. "
-        f"See: airlock history {target.name}"
+        f"See: airlock history {target.name}; to undo one from before it, name its number: "
+        f"airlock rollback {target.name} NUMBER"
     )
 
 

@@ -205,7 +205,7 @@ def _dead(watch: _Watch) -> str | None:
 async def _dies(watch: _Watch) -> str | None:
     """The same, with a moment's patience where the last connection was refused or closed."""
     until = time.monotonic() + (_ENDING_S if watch.hung_up else 0)
-    while (said := _dead(watch)) is None and time.monotonic() < until:
+    while (said := _dead(watch)) is None and time.monotonic() < until:  # noqa: ASYNC110 – a clock
         await asyncio.sleep(0.01)
     return said
 

@@ -36,6 +36,8 @@ VERSION = 2
 # Two keys of one advisory lock: "airl" in ASCII, and the one door of this database.
 LOCK = (0x6169726C, 1)
 HEARTBEAT_S = 5.0
+# An open deploy without a beat for so long has lost its runner.
+SILENT_S = 30.0
 # The journal's line where a person took a deploy up again in order to undo it.
 REOPENED = "reopen"
 
@@ -71,7 +73,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deploy:
-    """One row of ``airlock.deploy``. The jsonb columns are text, read by whoever wrote them."""
+    """One row of ``airlock.deploy``. The jsonb columns are text, read by whoever wrote them.
+
+    silent_s: since the runner's last heartbeat, by the database's clock.
+    """
 
     id: int
     target: str
@@ -102,6 +107,7 @@ class Deploy:
     run_url: str | None = None
     approval: str | None = None
     refresh: str | None = None
+    silent_s: float = 0.0
 
     @property
     def planned(self) -> Plan:
@@ -123,8 +129,13 @@ class Deploy:
 
     @property
     def is_asked(self) -> bool:
-        """Whether it waits for a person's approval."""
-        return self.state == "rehearsed" and self.approval is not None
+        """Whether it waits for a person's approval, and somebody is there to go on."""
+        return self.state == "rehearsed" and self.approval is not None and not self.is_cut_off
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it is open and nobody works on it."""
+        return self.is_open and self.state != "stranded" and self.silent_s > SILENT_S
 
     @property
     def headline(self) -> str:
@@ -147,7 +158,9 @@ class Deploy:
             case "stranded":
                 return f"ROLLBACK FAILED – {self.target} needs a person now"
             case _:
-                if self.is_asked:
+                if self.is_cut_off:
+                    said = f"CUT OFF – {self.target}, {versions}: {self.state}, its runner is gone"
+                elif self.is_asked:
                     said = f"APPROVAL WANTED – {self.target} {versions} waits for a person"
                 else:
                     said = f"IN PROGRESS – {self.target}, {versions}: {self.state}"
@@ -172,6 +185,8 @@ class Deploy:
     def next_command(self) -> str:
         """What somebody who reads the headline should type."""
         look = f"airlock status {self.target}"
+        if self.is_cut_off:
+            return f"airlock rollback {self.target}"
         match self.state:
             case "failed" | "rolled_back" if self.kind == "refresh":
                 return f"mend the cause, airlock refresh {self.target}"
@@ -423,9 +438,15 @@ async def _update(
         await conn.execute(statement, lease.deploy, lease.fence, *columns.values())
 
 
+_DEPLOYS = (
+    "SELECT *, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_s"
+    " FROM airlock.deploy"
+)
+
+
 async def deploy(conn: Conn, number: int) -> Deploy:
     """One deploy. Raises Refused when there is none of that number."""
-    row = await conn.fetchrow("SELECT * FROM airlock.deploy WHERE id = $1", number)
+    row = await conn.fetchrow(f"{_DEPLOYS} WHERE id = $1", number)
     if row is None:
         raise Refused(f"The ledger has no deploy {number}. See: airlock history")
     return _deploy(row)
@@ -435,7 +456,7 @@ async def recent(conn: Conn, *, limit: int = 1) -> tuple[Deploy, ...]:
     """The newest deploys, newest first."""
     if not await exists(conn):
         return ()
-    rows = await conn.fetch("SELECT * FROM airlock.deploy ORDER BY id DESC LIMIT $1", limit)
+    rows = await conn.fetch(f"{_DEPLOYS} ORDER BY id DESC LIMIT $1", limit)
     return tuple(_deploy(row) for row in rows)
 
 
@@ -564,6 +585,15 @@ async def events(conn: Conn, number: int) -> tuple[Event, ...]:
         number,
     )
     return tuple(Event(**dict(row)) for row in rows)
+
+
+async def was_reopened(conn: Conn, number: int) -> bool:
+    """Whether a person took the deploy up again in order to undo it."""
+    return await conn.fetchval(
+        "SELECT EXISTS (SELECT FROM airlock.event WHERE deploy = $1 AND step = $2)",
+        number,
+        REOPENED,
+    )
 
 
 def step_times(journaled: Sequence[Event]) -> tuple[StepTime, ...]:

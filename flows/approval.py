@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -31,6 +32,8 @@ POLL_S = 1.0
 SLACK_S = 60.0
 # A nightly refresh may be reading production when the answer comes.
 LOCK_WAIT_S = 3600.0
+# From an answer to the ledger.
+HEARD_S = 30.0
 
 
 class Decision(RunInput):
@@ -130,7 +133,8 @@ async def answer(
 
     Raises Refused when none waits, or when the server does not take the answer.
     """
-    run = UUID(await steps.asked_run(settings.target(target)))
+    number, found = await steps.asked(settings.target(target))
+    run = UUID(found)
     given = {"decision": decision, "name": name, "reason": reason}
     async with get_client() as client:
         try:
@@ -148,4 +152,21 @@ async def answer(
             f"The run that waits for a decision about {target} did not take it: {why} "
             f"See: airlock status {target}"
         )
+    await _heard(target, number)
     return f"{url_for('flow-run', run) or run} goes on: {decision}"
+
+
+async def _heard(target: str, number: int) -> None:
+    """Wait until the run has written the answer. Raises Transient when it does not.
+
+    The server takes an answer for a run whose process was killed as well.
+    """
+    until = time.monotonic() + HEARD_S
+    while not await steps.is_decided(settings.target(target), number):
+        if time.monotonic() >= until:
+            raise Transient(
+                f"The answer about {target} was taken, and within {HEARD_S:.0f} s nobody acted on "
+                f"it; {target} is untouched. Look whether its runner still lives: airlock status "
+                f"{target}"
+            )
+        await asyncio.sleep(POLL_S / 2)

@@ -51,6 +51,14 @@ ReleaseRef = Annotated[
         "its own folder, and its code cannot go back.",
     ),
 ]
+DeployNumber = Annotated[
+    Version | None,
+    shown(
+        "Deploy number",
+        "The deploy that is meant, as airlock history has it; refused if another one came after "
+        "it. The last one if empty.",
+    ),
+]
 Reason = Annotated[
     Text,
     shown(

@@ -1,13 +1,16 @@
-"""What the run that is under way is called, and where it can be found."""
+"""What the run that is under way is called, where it can be found, and the end of a dead one."""
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from prefect import get_client, get_run_logger
 from prefect.runtime import flow_run
+from prefect.states import Crashed
 from prefect.utilities.urls import url_for
 
 from airlock import deploy
-from airlock.ledger import Lease
+from airlock.ledger import Deploy, Lease
 
 
 async def name_run(name: str) -> None:
@@ -23,3 +26,20 @@ async def link_run(lease: Lease) -> None:
     """Store this run in the ledger, for whoever comes from an alert or the command line."""
     run = str(flow_run.id)
     await deploy.link_run(lease, run, url_for("flow-run", run))
+
+
+async def close_run(last: Deploy) -> None:
+    """End the run of a runner that is gone: Prefect keeps it, and the target's queue, for ever.
+
+    As for a name, a server that does not know the run changes nothing about the rollback.
+    """
+    if last.flow_run is None or not last.is_cut_off:
+        return
+    try:
+        async with get_client() as client:
+            run = await client.read_flow_run(UUID(last.flow_run))
+            if run.state is not None and not run.state.is_final():
+                ended = Crashed(message="Its process is gone; the deploy is rolled back.")
+                await client.set_flow_run_state(run.id, ended, force=True)
+    except Exception as error:  # noqa: BLE001 – see above
+        get_run_logger().warning("Run %s was not closed: %s", last.flow_run, error)

@@ -11,7 +11,7 @@ from airlock import approval, ledger, refresh, settings
 from airlock import deploy as steps
 from airlock.errors import Refused, Transient
 from flows import form
-from flows.naming import link_run
+from flows.naming import close_run, link_run
 from flows.undo import undo, undo_refresh
 from tasks.send_alert import send_alert
 from tasks.write_metrics import write_metrics
@@ -27,6 +27,7 @@ class RollbackAsked(Exception):
 @flow(name="rollback", flow_run_name="rollback {target}", retries=0)
 async def rollback(
     target: form.TargetName,
+    number: form.DeployNumber = None,
     reason: form.Reason = "",
     requester: form.Requester = "",
 ) -> State:
@@ -39,9 +40,10 @@ async def rollback(
         approval.check_reason(settings.target(target), reason)
         async with (
             ledger.hold(settings.target(target)),
-            refresh.free_to_undo(settings.target(target)),
+            refresh.free_to_undo(settings.target(target), number),
         ):
-            lease, last = await steps.reopen(settings.target(target))
+            lease, last = await steps.reopen(settings.target(target), number)
+            await close_run(last)
             await link_run(lease)
             asked = RollbackAsked(
                 f"Rollback asked for by {requester or 'somebody'}: {reason or 'no reason given'}"
@@ -59,4 +61,5 @@ async def rollback(
     if ended.name == "Stranded":
         return ended
     # Here it is what was asked for, and no failure.
-    return Completed(name="UndoneByHand", message=f"{target} is back as it was before the deploy")
+    said = f"{target} is back as it was before deploy {last.id}"
+    return Completed(name="UndoneByHand", message=said)

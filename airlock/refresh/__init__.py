@@ -388,14 +388,15 @@ async def clear(lease: Lease) -> None:
 
 
 @asynccontextmanager
-async def free_to_undo(target: Target) -> AsyncGenerator[None]:
+async def free_to_undo(target: Target, number: int | None = None) -> AsyncGenerator[None]:
     """Room to undo what was done last: if that is a refresh, nobody else may be at it.
 
     To be entered before its lease is taken over, which would stop whoever is at it.
+    number: the deploy that is meant; the last one by default.
     Raises Refused when it cannot be undone.
     """
     async with ledger.connection(target) as conn:
-        last = await deploy.last_to_undo(conn)
+        last = await deploy.last_to_undo(conn, number)
     if last is None or last.kind == "deploy":
         yield
         return

@@ -16,7 +16,7 @@ from airlock import deploy as steps
 from airlock import ledger, record, settings
 from airlock.approval import Approval
 from airlock.contents import read_contents
-from airlock.errors import Refused
+from airlock.errors import Refused, Transient
 from airlock.introspection import read_catalogue
 from airlock.postgres import connect
 from airlock.request import DeployRequest
@@ -277,18 +277,52 @@ async def test_a_rollback_by_hand_ends_the_waiting(production, monkeypatch):
     assert (await production.last()).state == "failed"
 
 
-async def test_an_answer_to_a_run_of_another_server_is_refused_in_words(production):
-    from flows.approval import answer
-
+async def waiting(production, run: str) -> None:
+    """A deploy that waits for a decision, and whose runner does nothing more."""
     lease = await steps.open_deploy(DeployRequest(target="prod", ask=True))
     assert lease is not None
-    await steps.link_run(lease, str(uuid4()), None)
+    await steps.link_run(lease, run, None)
     await steps.take_snapshot(lease)
     await steps.rehearse(lease)
     await steps.ask(lease)
+
+
+async def test_an_answer_to_a_run_of_another_server_is_refused_in_words(production):
+    from flows.approval import answer
+
+    await waiting(production, str(uuid4()))
     with pytest.raises(Refused, match="another server's"):
         await answer("approve", "prod", "Grace", "")
     assert (await production.approval()).decision is None
+
+
+async def test_a_runner_that_is_gone_is_asked_nothing_and_the_rollback_closes_its_run(production):
+    from flows.approval import answer
+    from flows.rollback import rollback
+
+    flow = (await production.http.post("/flows/", json={"name": "deploy"})).json()
+    left = {"flow_id": flow["id"], "state": {"type": "RUNNING"}}
+    run = (await production.http.post("/flow_runs/", json=left)).raise_for_status().json()["id"]
+    await waiting(production, run)
+    async with connect(production.superuser_url) as conn:
+        await conn.execute("UPDATE airlock.deploy SET heartbeat_at = now() - interval '1 min'")
+    with pytest.raises(Refused, match="airlock rollback prod"):
+        await answer("approve", "prod", "Grace", "")
+    state = await rollback(target="prod", reason="cut off", return_state=True)
+    assert state.name == "UndoneByHand", state.message
+    ended = (await production.http.get(f"/flow_runs/{run}")).raise_for_status().json()
+    assert ended["state"]["type"] == "CRASHED"
+
+
+async def test_an_answer_that_nobody_acts_on_is_not_called_done(production, monkeypatch):
+    from flows.approval import answer
+
+    monkeypatch.setattr("flows.approval.POLL_S", 5)
+    monkeypatch.setattr("flows.approval.HEARD_S", 0)
+    async with deploying():
+        await production.asked()
+        with pytest.raises(Transient, match="nobody acted on it"):
+            await answer("approve", "prod", "Grace", "")
 
 
 async def test_alerts_that_hang_change_neither_the_question_nor_the_outcome(

@@ -145,12 +145,33 @@ async def test_the_run_of_a_deploy_is_in_its_report(project: Project):
     project.write(1, *A)
     lease = await opened(ask=True)
     with pytest.raises(Refused, match="waits for a decision"):
-        await steps.asked_run(project.target)
+        await steps.asked(project.target)
     await steps.link_run(lease, "the-run", "http://127.0.0.1:4200/runs/flow-run/the-run")
     await steps.ask(lease)
-    assert await steps.asked_run(project.target) == "the-run"
+    assert await steps.asked(project.target) == (lease.deploy, "the-run")
     read = await steps.read_report(project.target, lease.deploy)
     assert "http://127.0.0.1:4200/runs/flow-run/the-run" in report.markdown(read)
+
+
+async def test_a_deploy_whose_runner_is_gone_waits_for_nobody_and_says_how_to_end_it(
+    project: Project,
+):
+    project.write(1, *A)
+    lease = await opened(ask=True)
+    await steps.link_run(lease, "the-run", None)
+    await steps.ask(lease)
+    await project.execute(
+        "UPDATE airlock.deploy SET heartbeat_at = heartbeat_at - interval '5 minutes'"
+    )
+    row = await _row(project, lease)
+    assert row.is_cut_off
+    assert row.headline.startswith("CUT OFF – prod, 001")
+    assert row.next_command == "airlock rollback prod"
+    with pytest.raises(Refused, match="undo it: airlock rollback prod"):
+        await steps.asked(project.target)
+    taken_over, last = await steps.reopen(project.target)
+    assert last.is_cut_off
+    assert not (await _row(project, taken_over)).is_cut_off
 
 
 async def _row(project: Project, lease):

@@ -268,6 +268,22 @@ async def test_an_attempt_that_touched_nothing_does_not_hide_the_deploy_before_i
     assert (await steps.roll_back(lease, "by hand")).undone.migrations == ("001_step",)
 
 
+async def test_who_asks_twice_undoes_one_deploy(project: Project):
+    project.write(1, "CREATE TABLE new (id int);", "DROP TABLE new;")
+    done = await project.deploy()
+    project.write(2, "CREATE TABLE two (id int);", "DROP TABLE two;")
+    waiting = await project.begin()
+    lease, _ = await steps.reopen(project.target)
+    assert lease.deploy == waiting.deploy
+    await steps.fail(lease, "closed by hand")
+    with pytest.raises(Refused, match="airlock rollback prod NUMBER"):
+        await steps.reopen(project.target)
+    with pytest.raises(Refused, match=rf"is {done.deploy}, succeeded"):
+        await steps.reopen(project.target, waiting.deploy)
+    lease, _ = await steps.reopen(project.target, done.deploy)
+    assert lease.deploy == done.deploy
+
+
 async def test_nobody_undoes_a_schema_that_was_changed_by_hand(project: Project):
     project.write(1, "CREATE TABLE new (id int);", "DROP TABLE new;")
     await project.deploy()

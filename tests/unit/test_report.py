@@ -120,6 +120,7 @@ def deploy(**changed: object) -> Deploy:
         "fence": 1,
         "heartbeat_at": AT,
         "created_at": AT,
+        "silent_s": 0,
     }
     return Deploy(**(facts | changed))
 
@@ -310,6 +311,11 @@ def test_each_intent_is_paired_with_the_result_that_follows_it():
             {"state": "rehearsed", "approval": "{}"},
             "APPROVAL WANTED – prod 011 waits for a person",
             "airlock report prod, then airlock approve prod, or airlock reject prod",
+        ),
+        (
+            {"state": "rehearsed", "approval": "{}", "silent_s": 300},
+            "CUT OFF – prod, 011: rehearsed, its runner is gone",
+            "airlock rollback prod",
         ),
     ],
 )
