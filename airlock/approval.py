@@ -11,6 +11,7 @@ from airlock.catalogue import SchemaDiff
 from airlock.effects import Effect
 from airlock.errors import Refused
 from airlock.ledger import Deploy
+from airlock.markdown import fenced, plain
 from airlock.rehearsal import Rehearsal
 from airlock.request import DeployRequest, Gate
 from airlock.settings import Target
@@ -179,28 +180,26 @@ def question(
     age_min = (asked.asked_at - snapshot.created_at).total_seconds() / 60
     forward_s = sum(each.seconds for each in rehearsal.migrations)
     back_s = sum(each.reverse_seconds for each in rehearsal.migrations)
+    facts = [
+        *(f"{each.label}: {each.purpose or each.title}" for each in row.planned.migrations),
+        f"On the clone: {forward_s:.2f} s forwards, {back_s:.2f} s back",
+        f"Way back, rehearsed: {rehearsal.rollback_sentence}",
+        f"Snapshot: {snapshot.id}, {age_min:.0f} min old, proved by the rehearsal",
+        *_waits(blocking(rehearsal, lock_ms=0)),
+    ]
     lines = [
-        f"## {row.target} waits for your decision on {row.planned.versions}",
+        f"## {plain(row.target)} waits for your decision on {row.planned.versions}",
         "The form is below this text, and rejects unless you choose approve.",
         "",
-        f"{started}. **You are asked because** {asked.required_because}.",
+        f"{plain(started)}. **You are asked because** {plain(asked.required_because)}.",
         "",
-        *(f"- {each.label}: {each.purpose or each.title}" for each in row.planned.migrations),
-        f"- On the clone: {forward_s:.2f} s forwards, {back_s:.2f} s back",
-        f"- Way back, rehearsed: {rehearsal.rollback_sentence}",
-        f"- Snapshot: {snapshot.id}, {age_min:.0f} min old, proved by the rehearsal",
-        *(f"- {each}" for each in _waits(blocking(rehearsal, lock_ms=0))),
+        *(f"- {plain(each)}" for each in facts),
     ]
     if asked.meanwhile:
         lines += ["", "Changed in production while you were asked before:"]
-        lines += ["", f"```diff\n{asked.meanwhile}\n```"]
+        lines += ["", fenced(asked.meanwhile, "diff")]
     if not difference.is_empty:
-        lines += [
-            "",
-            "What it changes:",
-            "",
-            f"```diff\n{difference.render(limit=DIFF_LINES)}\n```",
-        ]
+        lines += ["", "What it changes:", "", fenced(difference.render(limit=DIFF_LINES), "diff")]
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 from airlock import ledger, timeline
 from airlock.ledger import Deploy, Outcome
+from airlock.markdown import plain, table
 from airlock.settings import Target
 from airlock.timeline import Kind, duration
 
@@ -195,15 +196,13 @@ def _count(number: int, noun: str) -> str:
 
 def markdown(history: History) -> str:
     """The four measures, a bar for each week, and the last deploys."""
-    from airlock import report
-
     measures = [(each.name, each.value, each.meaning) for each in history.dora.measures]
     rows = [
         (
             str(row.id),
             f"{row.created_at:%Y-%m-%d %H:%M}",
-            report.plain(row.headline),
-            report.plain(row.requester),
+            plain(row.headline),
+            plain(row.requester),
         )
         for row in history.recent
     ]
@@ -213,10 +212,10 @@ def markdown(history: History) -> str:
         [
             f"# Deploys of {history.target}",
             f"Until {history.until:%Y-%m-%d %H:%M} UTC.",
-            report.table(("measure", "value", "counted"), measures),
+            table(("measure", "value", "counted"), measures),
             f"![{said}]({timeline.data_address(picture)})",
             f"{said}.",
-            report.table(("", "began (UTC)", "outcome", "by"), rows) if rows else "None yet.",
+            table(("", "began (UTC)", "outcome", "by"), rows) if rows else "None yet.",
         ]
     )
 

@@ -9,6 +9,7 @@ from airlock import catalogue, ledger, outbox
 from airlock.catalogue import Json, SchemaDiff
 from airlock.introspection import read_catalogue
 from airlock.ledger import Deploy
+from airlock.markdown import fenced, plain
 from airlock.postgres import Conn
 from airlock.settings import Target
 
@@ -131,13 +132,13 @@ def _under_way(last: Deploy) -> str:
 
 def markdown(report: DriftReport) -> str:
     """The finding as an artifact."""
-    parts = [f"# {report.headline}", f"Looked at {report.checked_at:%Y-%m-%d %H:%M:%S} UTC."]
+    parts = [f"# {plain(report.headline)}", f"Looked at {report.checked_at:%Y-%m-%d %H:%M:%S} UTC."]
     if report.failure:
-        parts.append(f"```\n{report.failure}\n```")
+        parts.append(fenced(report.failure))
     if report.found is not None and report.drifted:
         parts += [
             "What is there and should not be (+), is missing (-), or is otherwise (~):",
-            f"```diff\n{report.found.render(limit=LINES)}\n```",
+            fenced(report.found.render(limit=LINES), "diff"),
             _WHAT_TO_DO,
         ]
     return "\n\n".join(parts) + "\n"

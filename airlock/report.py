@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from airlock import record, timeline
 from airlock.alert.compose import short
@@ -13,6 +13,7 @@ from airlock.catalogue import Attributes, Catalogue, SchemaDiff, diff
 from airlock.effects import Effect, LockMode, StatementEffects
 from airlock.health import HealthVerdict
 from airlock.ledger import Deploy, Event, step_times
+from airlock.markdown import code, fenced, plain, table
 from airlock.plan import AppliedMigration
 from airlock.rehearsal import Rehearsal
 from airlock.release import Release
@@ -21,8 +22,8 @@ from airlock.service import Restart
 from airlock.snapshot import Snapshot
 from airlock.timeline import Moment, StepTime, duration
 
-# What markdown and HTML would take for their own.
-_SPECIAL = re.compile(r"([\\`*\[\]<&])")
+# What an address may have beside letters and digits: nothing that ends a link or a cell.
+_IN_ADDRESSES = ":/?#[]@!$&'()*+,;=%~"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,7 @@ def sections(report: DeployReport) -> tuple[Section, ...]:
         Section(title="Timeline", picture=timeline.draw(report.steps, report.moments)),
         Section(title="Steps", body=_steps(report.steps), folded=True),
         Section(title="Migrations", body=_migrations(report)),
-        Section(title="Schema, as rehearsed", body=_fenced(schema, "diff") if schema else ""),
+        Section(title="Schema, as rehearsed", body=fenced(schema, "diff") if schema else ""),
         Section(title="Measured on the clone", body=_statements(report.rehearsal), folded=True),
         Section(title="Checked before the swap", body=_copy_checks(row)),
         Section(title="Checklist", body=_checklist(report) if row.kind == "deploy" else ""),
@@ -189,7 +190,7 @@ def _facts(report: DeployReport) -> str:
     ]
     rows = [(name, plain(text)) for name, text in facts if text]
     if row.run_url and row.run_url.startswith(("http://", "https://")):
-        rows.append(("Run", f"[open it in Prefect](<{row.run_url}>)"))
+        rows.append(("Run", f"[open it in Prefect](<{quote(row.run_url, safe=_IN_ADDRESSES)}>)"))
     return table(("", ""), rows)
 
 
@@ -253,7 +254,7 @@ def _failure(row: Deploy) -> str:
     where = f"Failed in {plain(row.failed_step)}" if row.failed_step else "Undone by hand"
     first, _, rest = short(row.failure).partition("\n")
     said = f"**{where}:** {plain(first)}"
-    return f"{said}\n\n{_fenced(rest)}" if rest else said
+    return f"{said}\n\n{fenced(rest)}" if rest else said
 
 
 def _steps(steps: Sequence[StepTime]) -> str:
@@ -289,7 +290,7 @@ def _statements(rehearsal: Rehearsal | None) -> str:
         return ""
     rows = [
         (
-            _code(each.statement),
+            code(each.statement),
             f"{each.seconds * 1000:.1f} ms",
             plain(_held(each)) or "–",
             f"{each.wal_bytes:,}",
@@ -337,43 +338,6 @@ def effects(report: DeployReport) -> list[dict[str, str | float | int | None]]:
         for migration in report.rehearsal.migrations
         for each in migration.statements
     ]
-
-
-# ---------------------------------------------------------------- markdown
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are markdown already."""
-    lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
-    lines += [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
-    return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("\\|", "|").replace("|", "\\|").replace("\n", " ")
-
-
-def plain(text: str) -> str:
-    """Somebody's words on one line, shown as they are and never as markup."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
-
-
-def _code(text: str) -> str:
-    """Code within a line, however many backticks it has."""
-    line = " ".join(text.split())
-    fence = "`" * (_longest_run(line) + 1)
-    pad = " " if line.startswith("`") or line.endswith("`") else ""
-    return f"{fence}{pad}{line}{pad}{fence}"
-
-
-def _fenced(text: str, language: str = "") -> str:
-    """Lines as they are, however many backticks they have."""
-    fence = "`" * max(3, _longest_run(text) + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
-
-
-def _longest_run(text: str) -> int:
-    return max((len(run) for run in re.findall("`+", text)), default=0)
 
 
 # ---------------------------------------------------------------- the runbook's checklist

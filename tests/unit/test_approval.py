@@ -13,9 +13,12 @@ from airlock.approval import Approval
 from airlock.catalogue import Catalogue, diff
 from airlock.effects import Effect, LockMode, StatementEffects
 from airlock.errors import Refused
+from airlock.plan import Plan
 from airlock.rehearsal import Rehearsal, RehearsedMigration
 from airlock.request import DeployRequest
 from airlock.settings import ApprovalSettings, Target
+from tests.unit.test_markdown import shown
+from tests.unit.test_report import SNAPSHOT, STEP, deploy
 
 AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
@@ -226,3 +229,27 @@ def test_a_reason_is_required_where_the_target_says_so_and_where_checks_are_left
     else:
         with pytest.raises(Refused, match=said):
             approval.check_reason(where, reason, skip=skip)
+
+
+ATTACK = "<b>*~`` [x](y) |\n````\n# __z__"
+
+
+def test_whatever_words_are_in_the_question_they_are_no_markup_of_it():
+    step = replace(STEP, name=ATTACK, purpose=ATTACK)
+    plan = Plan(target="prod", head=None, migrations=(step,), schema_before="a")
+    blocking = rehearsal(replace(effect(scans=True), relation=ATTACK), losses=(ATTACK,))
+    text = approval.question(
+        deploy(target=ATTACK, requester=ATTACK, reason=ATTACK, plan=record.dump(plan)),
+        replace(APPROVED, required_because=ATTACK, meanwhile=f"+ table {ATTACK}"),
+        blocking,
+        replace(SNAPSHOT, id=ATTACK),
+        changed({}, {f"table {ATTACK}": {}}),
+    )
+    blocks, inside = shown(text)
+    item = ["list_item_open", "paragraph_open"]
+    said = ["paragraph_open"]
+    assert blocks == ["heading_open", *said * 2, "bullet_list_open", *item * 5, *said * 2]
+    kinds = [kind for kind, _ in inside if kind not in ("text", "softbreak")]
+    assert kinds == ["strong_open", "strong_close"]
+    words = "".join(each for _, each in inside)
+    assert words.count(" ".join(ATTACK.split())) == 9

@@ -366,6 +366,7 @@ SNAPSHOT = Snapshot(
     [
         ({"run_url": "http://ui/runs/1"}, "Run", "[open it in Prefect](<http://ui/runs/1>)"),
         ({"run_url": "javascript:alert(1)"}, "Run", ""),
+        ({"run_url": "http://ui/> |"}, "Run", "[open it in Prefect](<http://ui/%3E%20%7C>)"),
         (
             {"request": '{"target": "prod", "skip": ["smoke", "bake"]}'},
             "Left out on request",
@@ -397,6 +398,11 @@ SNAPSHOT = Snapshot(
             {"reason": "so | <b>\n[x](http://e)"},
             "Started by",
             "Ada – so \\| \\<b> \\[x\\](http://e)",
+        ),
+        (
+            {"reason": "__init__.py in C:\\|x"},
+            "Started by",
+            "Ada – \\_\\_init\\_\\_.py in C:\\\\\\|x",
         ),
     ],
 )
