@@ -25,6 +25,7 @@ from airlock import (
     settings,
     snapshot,
 )
+from airlock.aftermath import Aftermath
 from airlock.apply import Runner
 from airlock.approval import Approval, Decision
 from airlock.catalogue import Catalogue, SchemaDiff, diff
@@ -57,8 +58,7 @@ class Rollback:
     """What went back, and how the service is now."""
 
     undone: Undone
-    restart: Restart | None
-    health: HealthVerdict | None
+    after: Aftermath
 
 
 # ---------------------------------------------------------------- plan
@@ -420,8 +420,8 @@ async def restart_service(lease: Lease) -> Restart | None:
 async def running_instance(conn: Conn, target: Target) -> Instance | None:
     """The instance that serves now: the one the ledger started last, or one started by hand."""
     for row in await ledger.recent(conn, limit=20):
-        if row.restart is not None:
-            return await service.find(target, record.load(Restart, row.restart).new)
+        if (done := row.last_restart) is not None:
+            return await service.find(target, done.new)
     return await service.find(target, None)
 
 
@@ -504,13 +504,13 @@ async def roll_back(lease: Lease, failure: str) -> Rollback:
         if back is None:
             # The same code, with connections that have not seen the other schema.
             back = await _old_release(conn, target, lease, row)
-        verdict = await _health_after(conn, target, row, back)
+        after = await _look_after(conn, target, lease, row, back)
         async with conn.transaction():
             await ledger.advance(
                 conn, lease, "rolled_back", schema_after=row.schema_before, guard_after=undone.guard
             )
-            await outbox.enqueue(conn, lease, health=verdict)
-    return Rollback(undone=undone, restart=back, health=verdict)
+            await outbox.enqueue(conn, lease)
+    return Rollback(undone=undone, after=after)
 
 
 def _code_goes_back(row: Deploy) -> bool:
@@ -530,24 +530,42 @@ async def _old_release(conn: Conn, target: Target, lease: Lease, row: Deploy) ->
     running = await running_instance(conn, target)
     old = release.of(target, before)
     back = await service.restart(target, old, old=running, token=f"deploy-{lease.deploy}-rollback")
-    await ledger.note(conn, lease, restart=record.dump(back))
+    await ledger.note(conn, lease, aftermath=record.dump(Aftermath(restart=back)))
     return back
 
 
-async def serve_again(conn: Conn, target: Target, lease: Lease) -> HealthVerdict | None:
+async def serve_again(conn: Conn, target: Target, lease: Lease) -> Aftermath:
     """The instance from before, started again where it has ended, and how it is.
 
     Raises Stranded when it is unhealthy.
     """
     row = await ledger.deploy(conn, lease.deploy)
     back = await _old_release(conn, target, lease, row)
-    return await _health_after(conn, target, row, back)
+    return await _look_after(conn, target, lease, row, back)
 
 
 async def _old_schema(conn: Conn, target: Target, lease: Lease, row: Deploy) -> Undone:
     expected = await ledger.load_catalogue(conn, _needed(row.schema_before, "schema"))
     steps = record.load(Rehearsal, row.rehearsal).migrations if row.rehearsal else ()
     return await rollback.reverse_migrations(target, lease, steps, expected)
+
+
+async def _look_after(
+    conn: Conn, target: Target, lease: Lease, row: Deploy, back: Restart | None
+) -> Aftermath:
+    """How the service is after the way back, in the ledger before anything is made of it.
+
+    Raises Stranded when it is unhealthy.
+    """
+    verdict = await _health_after(conn, target, row, back)
+    after = Aftermath(restart=back or row.after.restart, health=verdict)
+    await ledger.note(conn, lease, aftermath=record.dump(after))
+    if verdict and verdict.verdict == "unhealthy":
+        raise Stranded(
+            f"The database is back, and the service is still unhealthy: {verdict.summary} "
+            f"Look at the service's log, then run: airlock rollback {target.name}"
+        )
+    return after
 
 
 async def _health_after(
@@ -558,13 +576,7 @@ async def _health_after(
     serving = back.new if back else await running_instance(conn, target)
     if serving is None and row.previous is None:
         return None  # nothing served before either
-    verdict = await health.check(target, serving)
-    if verdict.verdict == "unhealthy":
-        raise Stranded(
-            f"The database is back, and the service is still unhealthy: {verdict.summary} "
-            f"Look at the service's log, then run: airlock rollback {target.name}"
-        )
-    return verdict
+    return await health.check(target, serving)
 
 
 async def strand(lease: Lease, failure: str) -> None:
@@ -572,8 +584,10 @@ async def strand(lease: Lease, failure: str) -> None:
     target = settings.target(lease.target)
     service_now = await outbox.service_now(target)
     async with ledger.connection(target) as conn, conn.transaction():
-        await ledger.advance(conn, lease, "stranded", failure=failure)
-        await outbox.enqueue(conn, lease, service=service_now)
+        row = await ledger.deploy(conn, lease.deploy)
+        after = record.dump(replace(row.after, service=service_now))
+        await ledger.advance(conn, lease, "stranded", failure=failure, aftermath=after)
+        await outbox.enqueue(conn, lease)
 
 
 async def last_to_undo(conn: Conn, number: int | None = None) -> Deploy | None:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import asyncpg
 
 from airlock import postgres, record
+from airlock.aftermath import Aftermath
 from airlock.catalogue import Catalogue
 from airlock.errors import AirlockError, LeaseLost, Refused, Transient
 from airlock.migration import Migration
@@ -29,6 +30,7 @@ from airlock.plan import AppliedMigration, Plan
 from airlock.postgres import Conn, quote_ident
 from airlock.replacement import Replacement
 from airlock.request import DeployRequest, RefreshRequest
+from airlock.service import Restart
 from airlock.settings import Target
 from airlock.timeline import StepTime
 
@@ -107,6 +109,7 @@ class Deploy:
     run_url: str | None = None
     approval: str | None = None
     refresh: str | None = None
+    aftermath: str | None = None
     silent_s: float = 0.0
 
     @property
@@ -122,6 +125,17 @@ class Deploy:
         if self.refresh is None:
             raise Refused(f"Deploy {self.id} is no refresh.")
         return record.load(Replacement, self.refresh)
+
+    @property
+    def after(self) -> Aftermath:
+        """How the target was after the way back; empty where nobody took it."""
+        return record.load(Aftermath, self.aftermath) if self.aftermath else Aftermath()
+
+    @property
+    def last_restart(self) -> Restart | None:
+        """The one that left the instance which serves, as far as this deploy knows."""
+        forward = record.load(Restart, self.restart) if self.restart else None
+        return self.after.restart or forward
 
     @property
     def is_open(self) -> bool:
@@ -140,7 +154,28 @@ class Deploy:
     @property
     def headline(self) -> str:
         """The outcome in one line, for alerts, tables and the head of the report."""
-        return self._refresh_headline if self.kind == "refresh" else self._deploy_headline
+        match self.state:
+            case "rolled_back":
+                return f"ROLLED BACK – {self._back} ({self.target})"
+            case "stranded":
+                now = self.after.service or "a person is needed now"
+                return f"ROLLBACK FAILED – {now} ({self.target})"
+            case _:
+                is_refresh = self.kind == "refresh"
+                return self._refresh_headline if is_refresh else self._deploy_headline
+
+    @property
+    def _back(self) -> str:
+        """What is there again after a rollback, and how the service is with it."""
+        if self.kind == "refresh":
+            before, back = "its own database", "its own database is back"
+        else:
+            before = self.planned.head or "an empty schema"
+            back = f"schema back on {before}"
+        health = self.after.health
+        if health and health.is_healthy:
+            return f"service healthy on {before}"
+        return f"{back}, service not certainly healthy" if health else back
 
     @property
     def _deploy_headline(self) -> str:
@@ -153,10 +188,6 @@ class Deploy:
                 return f"REHEARSED – {self.target} was not touched: dry run of {versions}"
             case "failed":
                 return f"REFUSED – {self.target} was not touched, still on {before}"
-            case "rolled_back":
-                return f"ROLLED BACK – {self.target} is back on {before}"
-            case "stranded":
-                return f"ROLLBACK FAILED – {self.target} needs a person now"
             case _:
                 if self.is_cut_off:
                     said = f"CUT OFF – {self.target}, {versions}: {self.state}, its runner is gone"
@@ -173,10 +204,6 @@ class Deploy:
                 return f"REFRESHED – {self.target} is a masked copy of {self.replacement.origin}"
             case "failed":
                 return f"REFRESH FAILED – {self.target} was not touched"
-            case "rolled_back":
-                return f"ROLLED BACK – {self.target} has its own database again, as before"
-            case "stranded":
-                return f"ROLLBACK FAILED – {self.target} needs a person now"
             case _:
                 source = self.replacement.source
                 return f"IN PROGRESS – {self.target}, masked copy of {source}: {self.state}"

@@ -157,11 +157,9 @@ def _snapshot(row: Deploy) -> Mapping[str, _Samples]:
 
 
 def _restart(row: Deploy) -> Mapping[str, _Samples]:
-    from airlock.service import Restart
-
-    if row.restart is None:
+    done = row.last_restart
+    if done is None:
         return {}
-    done = record.load(Restart, row.restart)
     return {"restart_gap_seconds": [((done.method,), done.gap_s)]}
 
 

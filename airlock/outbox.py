@@ -20,7 +20,6 @@ from airlock.alert.compose import Facts
 from airlock.alert.letters import Letter
 from airlock.approval import Approval
 from airlock.errors import Refused
-from airlock.health import HealthVerdict
 from airlock.ledger import Deploy, Lease
 from airlock.postgres import Conn
 from airlock.service import probe
@@ -38,16 +37,10 @@ TARGET_S = 120.0
 # ---------------------------------------------------------------- in
 
 
-async def enqueue(
-    conn: Conn, lease: Lease, *, health: HealthVerdict | None = None, service: str = ""
-) -> None:
-    """Put the outcome of a deploy into the outbox, in the transaction that writes the outcome.
-
-    health: how the service was found after a rollback.
-    service: how it answers now, after a rollback that failed; see ``service_now``.
-    """
+async def enqueue(conn: Conn, lease: Lease) -> None:
+    """Put the outcome of a deploy into the outbox, in the transaction that writes the outcome."""
     async with _harmless(conn, lease):
-        await _enqueue(conn, lease, health, service)
+        await _enqueue(conn, lease)
 
 
 @asynccontextmanager
@@ -60,7 +53,7 @@ async def _harmless(conn: Conn, lease: Lease) -> AsyncGenerator[None]:
         log.warning("There is no alert about deploy %d: %s", lease.deploy, type(error).__name__)
 
 
-async def _enqueue(conn: Conn, lease: Lease, health: HealthVerdict | None, service: str) -> None:
+async def _enqueue(conn: Conn, lease: Lease) -> None:
     row = await ledger.deploy(conn, lease.deploy)
     asked = _approval(row)
     facts = Facts(
@@ -71,8 +64,6 @@ async def _enqueue(conn: Conn, lease: Lease, health: HealthVerdict | None, servi
         earlier=await ledger.alerts_since_resolved(conn, lease.target),
         approval=asked.sentence if asked else "",
         turned_down=asked is not None and asked.is_refusal,
-        health=health,
-        service=service,
     )
     alert = compose.compose(settings.target(lease.target), row, facts)
     key = f"{row.target}-{row.id}-{row.state}-{lease.fence}"

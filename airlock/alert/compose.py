@@ -36,8 +36,6 @@ class Facts:
     earlier: the states of the target's alerts since the last one that resolved.
     approval: who was asked and what they decided, in words.
     turned_down: that they said no, or nothing in time.
-    health: how the service was after a rollback; None where nobody looked.
-    service: how it answers now, in words; where a rollback failed.
     """
 
     events: Sequence[Event]
@@ -45,8 +43,6 @@ class Facts:
     earlier: Collection[str]
     approval: str = ""
     turned_down: bool = False
-    health: HealthVerdict | None = None
-    service: str = ""
 
 
 def compose(target: Target, row: Deploy, facts: Facts) -> Alert:
@@ -56,7 +52,7 @@ def compose(target: Target, row: Deploy, facts: Facts) -> Alert:
     snapshot = record.load(Snapshot, row.snapshot) if row.snapshot else None
     release = record.load(Release, row.release) if row.release else None
     alert = Alert(
-        headline=_headline(row, facts),
+        headline=row.headline,
         target=row.target,
         deploy=row.id,
         state=state,
@@ -69,9 +65,9 @@ def compose(target: Target, row: Deploy, facts: Facts) -> Alert:
         kept_rows=facts.kept_rows,
         snapshot=snapshot.id if snapshot else None,
         next_command=row.next_command,
-        resolves=routing.ends(state, facts.earlier) and _is_well(facts.health),
+        resolves=routing.ends(state, facts.earlier) and _is_well(row.after.health),
         at=row.finished_at or datetime.now(UTC),
-        evidence=_evidence(row) if row.failure else (),
+        evidence=evidence(row) if row.failure else (),
         approval=facts.approval,
         detect_s=detect_s,
         restore_s=restore_s,
@@ -88,7 +84,7 @@ def approval_wanted(target: Target, row: Deploy, approval: str) -> Alert:
     """
     versions = row.planned.versions
     alert = Alert(
-        headline=f"APPROVAL WANTED – {row.target}: migrations {versions} are rehearsed",
+        headline=row.headline,
         target=row.target,
         deploy=row.id,
         state="approval_wanted",
@@ -190,23 +186,7 @@ def _is_well(health: HealthVerdict | None) -> bool:
     return health is None or health.is_healthy
 
 
-def _headline(row: Deploy, facts: Facts) -> str:
-    if row.kind != "deploy":
-        return row.headline
-    before = row.planned.head or "an empty schema"
-    if row.state == "stranded":
-        return f"ROLLBACK FAILED – {facts.service} ({row.target})"
-    if row.state == "rolled_back":
-        verdict = facts.health.verdict if facts.health else None
-        back = {
-            "healthy": f"service healthy on {before}",
-            "inconclusive": f"schema back on {before}, service not certainly healthy",
-        }.get(verdict or "", f"schema back on {before}")
-        return f"ROLLED BACK – {back} ({row.target})"
-    return row.headline
-
-
-def _evidence(row: Deploy) -> tuple[str, ...]:
+def evidence(row: Deploy) -> tuple[str, ...]:
     """What the health check saw that made it say no."""
     if row.health is None:
         return ()

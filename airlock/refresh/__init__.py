@@ -438,7 +438,7 @@ async def swap_back(lease: Lease, failure: str) -> HealthVerdict | None:
             await databases.swap(target, here, names, deploy=lease.deploy, back=True)
         await databases.drop_build(target, names)
         async with ledger.connection(target) as conn:
-            verdict = await deploy.serve_again(conn, target, lease)
+            after = await deploy.serve_again(conn, target, lease)
             await ledger.advance(conn, lease, "rolled_back", schema_after=row.schema_before)
-            await outbox.enqueue(conn, lease, health=verdict)
-    return verdict
+            await outbox.enqueue(conn, lease)
+    return after.health

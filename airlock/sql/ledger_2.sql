@@ -4,11 +4,13 @@ ALTER TABLE airlock.deploy
     ADD COLUMN flow_run text,
     ADD COLUMN run_url text,
     ADD COLUMN approval jsonb,
-    ADD COLUMN refresh jsonb;
+    ADD COLUMN refresh jsonb,
+    ADD COLUMN aftermath jsonb;
 COMMENT ON COLUMN airlock.deploy.kind IS 'A refresh replaces the whole database by a masked copy of another one';
 COMMENT ON COLUMN airlock.deploy.run_url IS 'Where the run can be looked at';
 COMMENT ON COLUMN airlock.deploy.approval IS 'Why a person was asked, and what they decided';
 COMMENT ON COLUMN airlock.deploy.refresh IS 'Names of the databases that a refresh builds and keeps: what its undo needs';
+COMMENT ON COLUMN airlock.deploy.aftermath IS 'After the way back: what was started again, and how the service was';
 
 -- A refresh brings its own migrations; those of the database before it no longer stand anywhere.
 ALTER TABLE airlock.migration

@@ -109,7 +109,7 @@ async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(
     assert "ROLLED BACK" in stage.webhook.text
     assert "check_health" in stage.webhook.text
     report = await newest_report()
-    assert report.startswith("# ROLLED BACK – prod is back on 009_alert_notifications")
+    assert report.startswith("# ROLLED BACK – service healthy on 009_alert_notifications (prod)\n")
     assert "- [x] Tested on dev database – restored snapshot" in report
     assert "- [ ] API endpoints work – " in report
     event = await event_of(prefect_server, "airlock.deploy.rolled_back", began_at)

@@ -285,11 +285,12 @@ async def test_approval_is_asked_for_once_per_rehearsal_and_pages_nobody(project
     asked = Approval(
         required_because="prod always asks", asked_at=AT, schema_before="x", checksums=()
     )
-    await ledger.note(conn, lease, run_url="http://prefect/runs/1", approval=record.dump(asked))
+    known = {"run_url": "http://prefect/runs/1", "approval": record.dump(asked)}
+    await ledger.advance(conn, lease, "rehearsed", **known)
     for _ in range(2):
         await outbox.approval_wanted(conn, lease)
     await outbox.deliver("prod")
-    assert channels.told == ["APPROVAL WANTED – prod: migrations 001 are rehearsed"]
+    assert channels.told == ["APPROVAL WANTED – prod 001 waits for a person"]
     text = channels.slack.bodies[0]["text"]
     assert "because prod always asks" in text
     assert "http://prefect/runs/1" in text

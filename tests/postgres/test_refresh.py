@@ -783,7 +783,7 @@ async def test_a_good_refresh_is_undone_and_staging_is_as_before(staging: Stagin
     assert await staging.databases() == {""}
     row = await staging.row(lease)
     assert (row.state, row.failure) == ("rolled_back", "not wanted")
-    assert row.headline.startswith("ROLLED BACK – staging has its own database again")
+    assert row.headline.startswith("ROLLED BACK – its own database is back")
     # As if nothing had been: what stood stands, and the next deploy may come.
     async with ledger.connection(staging.target) as conn:
         assert [each.state for each in await ledger.applied(conn)] == ["applied"]

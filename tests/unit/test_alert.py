@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airlock import record
+from airlock.aftermath import Aftermath
 from airlock.alert import Alert, compose, routing
 from airlock.alert.compose import Facts
 from airlock.health import Check, HealthVerdict
@@ -194,6 +195,7 @@ def deploy(**changed: Any) -> Deploy:
         "holder": "host:1",
         "fence": 1,
         "heartbeat_at": AT,
+        "silent_s": 0.0,
         "created_at": AT,
         "failed_step": "check_health",
         "failure": "The new release is unhealthy",
@@ -222,27 +224,54 @@ def events(*steps: tuple[float, str, str]) -> tuple[Event, ...]:
     )
 
 
-@pytest.mark.parametrize(
-    ("changed", "more", "said"),
-    [
-        ({}, {"health": verdict("healthy")}, "ROLLED BACK – service healthy on 010_x (prod)"),
-        (
-            {},
-            {"health": verdict("inconclusive")},
-            "ROLLED BACK – schema back on 010_x, service not certainly healthy (prod)",
-        ),
-        ({}, {}, "ROLLED BACK – schema back on 010_x (prod)"),
-        (
-            {"state": "stranded"},
-            {"service": "service down"},
-            "ROLLBACK FAILED – service down (prod)",
-        ),
-        ({"state": "failed"}, {}, "REFUSED – prod was not touched, still on 010_x"),
-        ({"state": "succeeded", "failure": None}, {}, "DEPLOYED – prod stands at 010_x"),
-    ],
-)
-def test_the_outcome_is_said_with_how_the_service_is(changed, more, said):
-    assert compose.compose(TARGET, deploy(**changed), facts(**more)).headline == said
+def after(health: HealthVerdict | None = None, service: str = "") -> str:
+    return record.dump(Aftermath(health=health, service=service))
+
+
+BACK, COPY = {"state": "rolled_back"}, {"kind": "refresh", "target": "staging"}
+HEADLINES = [
+    (
+        BACK | {"aftermath": after(verdict("healthy"))},
+        "ROLLED BACK – service healthy on 010_x (prod)",
+    ),
+    (
+        BACK | {"aftermath": after(verdict("inconclusive"))},
+        "ROLLED BACK – schema back on 010_x, service not certainly healthy (prod)",
+    ),
+    (BACK, "ROLLED BACK – schema back on 010_x (prod)"),
+    (
+        BACK | COPY | {"aftermath": after(verdict("healthy"))},
+        "ROLLED BACK – service healthy on its own database (staging)",
+    ),
+    (
+        BACK | COPY | {"aftermath": after(verdict("inconclusive"))},
+        "ROLLED BACK – its own database is back, service not certainly healthy (staging)",
+    ),
+    (BACK | COPY, "ROLLED BACK – its own database is back (staging)"),
+    (
+        {"state": "stranded", "aftermath": after(service="service down")},
+        "ROLLBACK FAILED – service down (prod)",
+    ),
+    (
+        COPY | {"state": "stranded", "aftermath": after(service="service answers")},
+        "ROLLBACK FAILED – service answers (staging)",
+    ),
+    ({"state": "stranded"}, "ROLLBACK FAILED – a person is needed now (prod)"),
+    ({"state": "failed"}, "REFUSED – prod was not touched, still on 010_x"),
+    ({"state": "succeeded", "failure": None}, "DEPLOYED – prod stands at 010_x"),
+]
+
+
+@pytest.mark.parametrize(("changed", "said"), HEADLINES)
+def test_ledger_alert_and_report_have_one_headline_that_says_how_the_service_is(changed, said):
+    row = deploy(**changed)
+    assert row.headline == said
+    assert compose.compose(TARGET, row, facts()).headline == said
+
+
+def test_who_is_asked_reads_the_ledger_s_headline_as_well():
+    row = deploy(state="rehearsed", approval="{}")
+    assert compose.approval_wanted(TARGET, row, "why").headline == row.headline
 
 
 FAILED_AFTER_RESTART = events(
@@ -281,12 +310,10 @@ def test_detection_counts_from_going_live_and_restoring_from_the_failure(
 
 def test_a_rollback_that_a_person_asked_for_is_no_failure_and_ends_one_if_the_service_is_well():
     journal = events((0, "apply_plan", "failed"), (1, REOPENED, "done"))
-    row = deploy(failed_step="apply_plan")
-    assert compose.compose(TARGET, row, facts()).state == "rolled_back"
+    assert compose.compose(TARGET, deploy(), facts()).state == "rolled_back"
     for health, resolves in ((verdict("healthy"), True), (verdict("inconclusive"), False)):
-        found = compose.compose(
-            TARGET, row, facts(events=journal, earlier={"stranded"}, health=health)
-        )
+        row = deploy(failed_step="apply_plan", aftermath=after(health))
+        found = compose.compose(TARGET, row, facts(events=journal, earlier={"stranded"}))
         assert (found.state, found.resolves) == ("undone", resolves)
 
 

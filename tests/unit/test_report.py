@@ -298,12 +298,12 @@ def test_each_intent_is_paired_with_the_result_that_follows_it():
         ),
         (
             {"state": "rolled_back"},
-            "ROLLED BACK – prod is back on 010_x",
+            "ROLLED BACK – schema back on 010_x (prod)",
             "mend the cause, airlock plan prod, airlock deploy prod",
         ),
         (
             {"state": "stranded"},
-            "ROLLBACK FAILED – prod needs a person now",
+            "ROLLBACK FAILED – a person is needed now (prod)",
             "airlock status prod, mend what it names, airlock rollback prod",
         ),
         ({"state": "applying"}, "IN PROGRESS – prod, 011: applying", "airlock status prod"),
