@@ -28,13 +28,15 @@ pre, code { font: 13px/1.45 ui-monospace, monospace; background: var(--panel); b
 pre { padding: .8rem; overflow-x: auto; } code { padding: .1rem .25rem; }
 pre code { padding: 0; } .plus { color: var(--plus); } .minus { color: var(--minus); }
 .change { color: var(--change); }
-li.done, li.open { list-style: none; margin-left: -1.2rem; }
+li.done, li.failed, li.open { list-style: none; margin-left: -1.2rem; }
+li.failed { color: var(--minus); } li.open { color: var(--quiet); }
 @media print { body { margin: 0; max-width: none; font-size: 11px; } pre { white-space: pre-wrap; }
   details::details-content { content-visibility: visible; } summary { list-style: none; }
   h2, summary { break-after: avoid; } tr, img { break-inside: avoid; } }
 """
 # Nothing is loaded from anywhere, and nothing in it runs.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
+_KINDS = {True: "done", False: "failed", None: "open"}
 _SIGNS = {"+": "plus", "-": "minus", "~": "change"}
 
 
@@ -79,8 +81,9 @@ def _renderer() -> Callable[[str], str]:
 
     def render(text: str) -> str:
         made = parser.render(text)
-        for mark, kind, sign in (("[x]", "done", "☑"), ("[ ]", "open", "☐")):
-            made = made.replace(f"<li>{mark} ", f'<li class="{kind}">{sign} ')
+        for ok, kind in _KINDS.items():
+            sign = report.SIGNS[ok]
+            made = made.replace(f"<li>{sign} ", f'<li class="{kind}">{sign} ')
         made = made.replace("<table>", '<div class="wide"><table>')
         return made.replace("</table>", "</table></div>")
 

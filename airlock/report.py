@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
 from airlock import record, timeline
-from airlock.alert.compose import short
+from airlock.alert import compose
 from airlock.approval import Approval
 from airlock.catalogue import Attributes, Catalogue, SchemaDiff, diff
 from airlock.effects import Effect, LockMode, StatementEffects
@@ -77,6 +77,11 @@ class DeployReport:
         return step_times(self.events)
 
     @property
+    def ends(self) -> Mapping[str, str]:
+        """How each step ended the last time."""
+        return {step.step: step.ended for step in self.steps}
+
+    @property
     def moments(self) -> tuple[Moment, ...]:
         """When each migration was applied or rolled back."""
         return tuple(
@@ -126,7 +131,7 @@ def sections(report: DeployReport) -> tuple[Section, ...]:
         Section(title="Checked before the swap", body=_copy_checks(row)),
         Section(title="Checklist", body=_checklist(report) if row.kind == "deploy" else ""),
     )
-    head = [_next(row), _failure(row), _facts(report)]
+    head = [_next(row), _failure(report), _facts(report)]
     first = Section(title=plain(row.headline), body="\n\n".join(part for part in head if part))
     return (first, *(each for each in found if each.body or each.picture))
 
@@ -161,7 +166,6 @@ def _next(row: Deploy) -> str:
 
 def _facts(report: DeployReport) -> str:
     row, rehearsal = report.deploy, report.rehearsal
-    restart, health = report.restart, report.health
     facts = [
         (row.kind.title(), _what(row)),
         ("Started by", " – ".join(part for part in (row.requester, row.reason) if part)),
@@ -177,21 +181,42 @@ def _facts(report: DeployReport) -> str:
         ),
         ("Rollback, rehearsed", rehearsal.rollback_sentence if rehearsal else ""),
         _approval(row),
-        ("Release", _release_sentence(report.release)),
-        (
-            "Restart",
-            f"{restart.method}, ready in {duration(restart.ready_s)}, longest gap "
-            f"{restart.gap_s * 1000:.0f} ms. {restart.note[:1].upper()}{restart.note[1:]}"
-            if restart
-            else "",
-        ),
-        ("Health", f"{health.verdict}: {health.summary}" if health else ""),
+        *_live(report),
         ("Rows kept", f"{report.kept_rows:,} in airlock.kept" if report.kept_rows else ""),
     ]
     rows = [(name, plain(text)) for name, text in facts if text]
     if row.run_url and row.run_url.startswith(("http://", "https://")):
         rows.append(("Run", f"[open it in Prefect](<{quote(row.run_url, safe=_IN_ADDRESSES)}>)"))
     return table(("", ""), rows)
+
+
+def _live(report: DeployReport) -> Iterator[tuple[str, str]]:
+    """What was done to the service and how it was, forwards first and then on the way back."""
+    row, after = report.deploy, report.deploy.after
+    new = "of the new release" if row.kind == "deploy" else "on the copy"
+    detect_s, restore_s = compose.times(row, report.events)
+    yield "New release" if row.kind == "deploy" else "Release", _release_sentence(report.release)
+    yield f"Restart {new}", _restart_sentence(report.restart)
+    yield f"Health {new}", _health_sentence(report.health)
+    yield "Evidence", "; ".join(compose.evidence(row))
+    yield "Time to detect", duration(detect_s) if detect_s is not None else ""
+    yield "Restart in the rollback", _restart_sentence(after.restart)
+    yield "Health after the rollback", _health_sentence(after.health)
+    yield "Service when the rollback failed", after.service
+    yield "Time to restore", duration(restore_s) if restore_s is not None else ""
+
+
+def _restart_sentence(restart: Restart | None) -> str:
+    if restart is None:
+        return ""
+    return (
+        f"{restart.new}: {restart.method}, ready in {duration(restart.ready_s)}, longest gap "
+        f"{restart.gap_s * 1000:.0f} ms. {restart.note[:1].upper()}{restart.note[1:]}"
+    )
+
+
+def _health_sentence(health: HealthVerdict | None) -> str:
+    return f"{health.verdict}: {health.summary}" if health else ""
 
 
 def _what(row: Deploy) -> str:
@@ -248,13 +273,22 @@ def _release_sentence(release: Release | None) -> str:
     return f"{release.ref} ({(release.commit or '')[:12]})"
 
 
-def _failure(row: Deploy) -> str:
+def _failure(report: DeployReport) -> str:
+    row = report.deploy
     if row.failure is None:
         return ""
-    where = f"Failed in {plain(row.failed_step)}" if row.failed_step else "Undone by hand"
-    first, _, rest = short(row.failure).partition("\n")
-    said = f"**{where}:** {plain(first)}"
+    first, _, rest = compose.short(row.failure).partition("\n")
+    said = f"**{_where(report)}:** {plain(first)}"
     return f"{said}\n\n{fenced(rest)}" if rest else said
+
+
+def _where(report: DeployReport) -> str:
+    row = report.deploy
+    # What a person asked for is no failure of the step that may have failed before.
+    asked_for = {"failed": "Ended by hand", "rolled_back": "Undone by hand"}
+    if row.state in asked_for and compose.by_hand(report.events):
+        return asked_for[row.state]
+    return f"Failed in {plain(row.failed_step)}" if row.failed_step else "Failed between two steps"
 
 
 def _steps(steps: Sequence[StepTime]) -> str:
@@ -343,18 +377,26 @@ def effects(report: DeployReport) -> list[dict[str, str | float | int | None]]:
 # ---------------------------------------------------------------- the runbook's checklist
 
 
+# Three states, where markdown's own lists of tasks know two.
+SIGNS = {True: "☑", False: "☒", None: "☐"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One line of the checklist: ticked, crossed, or not checked, with its evidence."""
+    """One line of the checklist: ticked, crossed, or not checked, with its evidence.
+
+    evidence: of what is not checked, why it is not; empty where nothing is known of it.
+    """
 
     text: str
     ok: bool | None
     evidence: str
 
     def __str__(self) -> str:
-        mark = "x" if self.ok else " "
-        seen = plain(self.evidence) if self.ok is not None else "not checked"
-        return f"- [{mark}] {self.text} – {seen}"
+        seen = [self.evidence] if self.evidence else []
+        if self.ok is None:
+            seen.insert(0, "not checked")
+        return f"- {SIGNS[self.ok]} {self.text} – {plain(': '.join(seen))}"
 
 
 def checklist(report: DeployReport) -> tuple[tuple[Line, ...], tuple[Line, ...]]:
@@ -378,71 +420,75 @@ def _checklist(report: DeployReport) -> str:
 
 
 def _before(report: DeployReport) -> tuple[Line, ...]:
-    row, rehearsal, release = report.deploy, report.rehearsal, report.release
+    row, rehearsal = report.deploy, report.rehearsal
     files = ", ".join(each.file for each in row.planned.migrations) or "none"
-    rehearsed = rehearsal is not None
     indexes = _added(report, "index")
     keys = _added(report, "constraint", "FOREIGN KEY")
-    comments = _commented(report)
-    named = release is not None and release.ref is not None
+    comments = {True: "each new table and column has one", False: "some have none", None: ""}
+    commented = _commented(report)
     return (
         Line(text="Migration file created with clear name", ok=True, evidence=files),
         Line(text="SQL syntax is valid", ok=True, evidence="parsed by PostgreSQL's grammar"),
-        Line(
-            text="Tested on dev database",
-            ok=rehearsed,
-            evidence=f"restored snapshot {rehearsal.snapshot}" if rehearsal else "no rehearsal",
+        _rehearsed_line(
+            report,
+            "Tested on dev database",
+            f"restored snapshot {rehearsal.snapshot}" if rehearsal else "",
         ),
-        Line(
-            text="Verified schema changes are correct",
-            ok=rehearsed,
-            evidence="applied, undone and applied again with equal schemas"
-            if rehearsed
-            else "no rehearsal",
+        _rehearsed_line(
+            report,
+            "Verified schema changes are correct",
+            "applied, undone and applied again with equal schemas",
         ),
         Line(
             text="Indexes created for performance",
             ok=True if indexes else None,
             evidence=", ".join(indexes),
         ),
-        Line(
-            text="Rollback plan documented",
-            ok=rehearsed,
-            evidence=rehearsal.rollback_sentence if rehearsal else "not rehearsed",
+        _rehearsed_line(
+            report,
+            "Rollback plan documented",
+            rehearsal.rollback_sentence if rehearsal else "",
         ),
-        Line(
-            text="Code updated to use new schema",
-            ok=True if named else None,
-            evidence=f"release {release.ref}" if release else "",
-        ),
+        Line(text="Code updated to use new schema", ok=None, evidence=_came_with_it(report)),
         Line(text="No breaking changes to existing code", ok=None, evidence=""),
         Line(
             text="Foreign keys set correctly (CASCADE vs RESTRICT)",
             ok=True if keys else None,
             evidence=", ".join(keys),
         ),
-        Line(
-            text="Comments added for documentation",
-            ok=comments,
-            evidence="each new table and column has one" if comments else "some have none",
-        ),
+        Line(text="Comments added for documentation", ok=commented, evidence=comments[commented]),
     )
 
 
+def _rehearsed_line(report: DeployReport, text: str, evidence: str) -> Line:
+    """What the rehearsal proves; crossed where it failed."""
+    if report.rehearsal:
+        return Line(text=text, ok=True, evidence=evidence)
+    failed = report.ends.get("rehearse") == "failed"
+    return Line(
+        text=text,
+        ok=False if failed else None,
+        evidence="the rehearsal failed" if failed else "no rehearsal",
+    )
+
+
+def _came_with_it(report: DeployReport) -> str:
+    """That somebody named a release says nothing about its code."""
+    named = report.release and report.release.ref
+    return f"release {named} came with the migrations" if named else ""
+
+
 def _after(report: DeployReport) -> tuple[Line, ...]:
-    row, restart, health = report.deploy, report.restart, report.health
-    reached = {step.step for step in report.steps if step.ended == "done"}
-    stands = row.state == "succeeded"
-    verified = stands and "verify_schema" in reached
-    applied = [each for each in report.migrations if each.state == "applied"]
-    went_in = stands and len(applied) == len(row.planned.migrations)
-    why_not = "rolled back" if row.state == "rolled_back" else "not verified"
+    health, planned = report.health, len(report.deploy.planned.migrations)
+    stands, why_not = _stands(report)
+    verified = stands and report.ends.get("verify_schema") == "done"
     equal = "the catalogue equals the rehearsed one" if verified else why_not
+    applied = sum(each.state == "applied" for each in report.migrations)
     return (
         Line(
             text="Migration applied successfully",
-            ok=went_in,
-            evidence=f"{len(applied)} of {len(row.planned.migrations)} in the ledger",
+            ok=stands and applied == planned,
+            evidence=f"{applied} of {planned} in the ledger" if stands else why_not,
         ),
         Line(text="Tables/columns exist as expected", ok=verified, evidence=equal),
         Line(
@@ -455,14 +501,37 @@ def _after(report: DeployReport) -> tuple[Line, ...]:
             ok=verified,
             evidence=f"{equal}, all validated" if verified else equal,
         ),
-        Line(
-            text="Services restarted",
-            ok="restart_service" in reached if restart else None,
-            evidence=f"{restart.new}" if restart else "",
-        ),
+        _restart_line(report),
         _health_line("API endpoints work", health, "smoke"),
         _health_line("No errors in logs", health, "log"),
         _health_line("Frontend still functions", health, "frontend"),
+    )
+
+
+def _stands(report: DeployReport) -> tuple[bool | None, str]:
+    """Whether production has what was rehearsed, and why it has not."""
+    match report.deploy.state:
+        case "succeeded":
+            return True, "not verified"
+        case "rolled_back":
+            return False, "rolled back"
+        case "stranded":
+            return False, "the rollback failed"
+        case "failed":
+            return None, "production was not touched"
+        case _:
+            return None, "the deploy is not finished"
+
+
+def _restart_line(report: DeployReport) -> Line:
+    restart, back = report.restart, report.deploy.after.restart
+    ended = {"done": True, "failed": False}.get(report.ends.get("restart_service", ""))
+    new = [f"{restart.new}"] if restart else ["the new one did not come up"]
+    seen = [*new, f"since the rollback {back.new}"] if back else new
+    return Line(
+        text="Services restarted",
+        ok=ended,
+        evidence="; ".join(seen) if ended is not None else "",
     )
 
 

@@ -67,6 +67,8 @@ _NICE_S = (
     3600,
 )
 _MOST_TICKS = 6
+# The smaller unit of a round length.
+_NOTHING_MORE = re.compile(r" 0+ \w+$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,7 +304,7 @@ def _scale(svg: Element, axis: _Axis, *, bottom: float) -> None:
 
 
 def _tick(second: float) -> str:
-    return f"{second:g} s" if second < 60 else duration(second).replace(" 00 s", "")
+    return f"{second:g} s" if second < 60 else _NOTHING_MORE.sub("", duration(second))
 
 
 def _row(svg: Element, axis: _Axis, bar: _Bar, *, top: float, right: float) -> None:

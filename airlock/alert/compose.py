@@ -174,12 +174,16 @@ def times(row: Deploy, events: Sequence[Event]) -> tuple[float | None, float | N
 
 
 def _state(row: Deploy, facts: Facts) -> State:
-    by_hand = any(event.step == REOPENED for event in facts.events)
-    if row.state == "failed" and (facts.turned_down or by_hand):
+    if row.state == "failed" and (facts.turned_down or by_hand(facts.events)):
         return "turned_down"
-    if row.state == "rolled_back" and by_hand:
+    if row.state == "rolled_back" and by_hand(facts.events):
         return "undone"
     return cast("State", row.state)
+
+
+def by_hand(events: Sequence[Event]) -> bool:
+    """Whether a person took the deploy up again in order to end it."""
+    return any(event.step == REOPENED for event in events)
 
 
 def _is_well(health: HealthVerdict | None) -> bool:

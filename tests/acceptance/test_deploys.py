@@ -110,8 +110,11 @@ async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(
     assert "check_health" in stage.webhook.text
     report = await newest_report()
     assert report.startswith("# ROLLED BACK – service healthy on 009_alert_notifications (prod)\n")
-    assert "- [x] Tested on dev database – restored snapshot" in report
-    assert "- [ ] API endpoints work – " in report
+    assert "- ☑ Tested on dev database – restored snapshot" in report
+    assert "- ☐ API endpoints work – not checked" in report
+    assert "| Health of the new release | unhealthy: " in report
+    assert "| Restart in the rollback | pid " in report
+    assert "| Health after the rollback | healthy: " in report
     event = await event_of(prefect_server, "airlock.deploy.rolled_back", began_at)
     assert event["resource"]["prefect.resource.id"] == "airlock.target.prod"
     assert event["payload"]["failed_step"] == "check_health"

@@ -93,7 +93,7 @@ async def test_a_run_leaves_its_report_its_effects_and_the_history(root: Path) -
     (timeline,) = pictures(summary.data)
     for step in ("take_snapshot", "rehearse", "apply_plan", "verify_schema"):
         assert step in timeline
-    assert "- [x] Tested on dev database" in str(summary.data)
+    assert "- ☑ Tested on dev database" in str(summary.data)
     assert summary.description == "DEPLOYED – Prod_1 stands at 001"
 
     table = (await kept("migrations-prod-1")).data

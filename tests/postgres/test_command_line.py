@@ -63,7 +63,7 @@ async def test_the_reading_commands_before_and_after_a_deploy(project: Project):
     status, out, _ = await airlock("report", "prod")
     assert status == 0
     assert out.startswith("# DEPLOYED – prod stands at 001")
-    assert "- [x] Tested on dev database" in out
+    assert "- ☑ Tested on dev database" in out
     assert (await airlock("report", "prod", "99"))[0] == 1
 
 

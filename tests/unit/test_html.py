@@ -119,6 +119,16 @@ def test_a_page_says_what_the_markdown_says():
     assert page.tags.count("details") == 2
 
 
+def test_ticked_crossed_and_unchecked_lines_look_different():
+    page = html.page(make(deploy(state="rolled_back"), *VERIFIED))
+    for kind, line in (
+        ("done", "☑ Tested on dev database"),
+        ("failed", "☒ Indexes created"),
+        ("open", "☐ Frontend still functions"),
+    ):
+        assert f'<li class="{kind}">{line}' in page
+
+
 def test_only_its_owner_may_read_what_is_written(tmp_path: Path):
     path = tmp_path / "reports" / "7.html"
     html.write(path, "first, and longer")

@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 
 from airlock import record, report
+from airlock.aftermath import Aftermath
 from airlock.approval import Approval
 from airlock.catalogue import Catalogue
 from airlock.effects import Effect, LockMode, StatementEffects
 from airlock.health import Check, HealthVerdict
-from airlock.ledger import Deploy, Event
+from airlock.ledger import REOPENED, Deploy, Event
 from airlock.migration import Migration
 from airlock.plan import AppliedMigration, Plan
 from airlock.rehearsal import Rehearsal, RehearsedMigration
 from airlock.replacement import MaskedCopy, Replacement
 from airlock.report import DeployReport
-from airlock.service import Release
+from airlock.service import Instance, Release, Restart
 from airlock.snapshot import Snapshot
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -183,26 +184,138 @@ def test_a_good_deploy_ticks_what_was_proved_and_leaves_the_rest_unchecked():
     assert len(found) == 18
 
 
+REHEARSE_FAILED = (("rehearse", "intent"), ("rehearse", "failed"))
+RESTART_FAILED = (("restart_service", "intent"), ("restart_service", "failed"))
+
+
 @pytest.mark.parametrize(
-    ("changed", "line", "ok"),
+    ("changed", "steps", "line", "said"),
     [
-        ({"rehearsal": None}, "Tested on dev database", False),
-        ({"rehearsal": None}, "Rollback plan documented", False),
-        ({"state": "rolled_back"}, "Migration applied successfully", False),
+        ({}, (), "Tested on dev database", "☑ {} – restored snapshot s1"),
+        ({"rehearsal": None}, (), "Tested on dev database", "☐ {} – not checked: no rehearsal"),
+        (
+            {"rehearsal": None},
+            REHEARSE_FAILED,
+            "Rollback plan documented",
+            "☒ {} – the rehearsal failed",
+        ),
+        ({}, VERIFIED, "Migration applied successfully", "☑ {} – 1 of 1 in the ledger"),
+        (
+            {"state": "rolled_back"},
+            VERIFIED,
+            "Migration applied successfully",
+            "☒ {} – rolled back",
+        ),
+        (
+            {"state": "failed"},
+            (),
+            "Migration applied successfully",
+            "☐ {} – not checked: production was not touched",
+        ),
+        (
+            {"state": "rolled_back"},
+            RESTART_FAILED,
+            "Services restarted",
+            "☒ {} – the new one did not come up",
+        ),
         (
             {"release": record.dump(Release(ref="v2", commit="c", directory=Path("x")))},
+            VERIFIED,
             "Code updated to use new schema",
-            True,
+            "☐ {} – not checked: release v2 came with the migrations",
         ),
         (
             {"release": record.dump(Release(ref=None, commit=None, directory=Path("x")))},
+            VERIFIED,
             "Code updated to use new schema",
-            None,
+            "☐ {} – not checked",
         ),
     ],
 )
-def test_a_line_is_ticked_by_its_evidence_alone(changed, line, ok):
-    assert ticks(make(deploy(**changed), *VERIFIED))[line] is ok
+def test_a_line_is_ticked_crossed_or_not_checked_by_its_evidence_alone(changed, steps, line, said):
+    found = report.markdown(make(deploy(**changed), *steps))
+    assert f"\n- {said.format(line)}\n" in found
+
+
+def restart(pid: int, release: str) -> Restart:
+    instance = Instance(
+        pid=pid,
+        create_time=0,
+        boot_id="b",
+        token=None,
+        release=release,
+        started_at=AT,
+        directory=Path("x"),
+    )
+    return Restart(
+        old=None, new=instance, method="inherited socket", gap_s=0.004, ready_s=1.5, note="drained"
+    )
+
+
+def verdict(said: str, summary: str, *checks: Check) -> HealthVerdict:
+    return HealthVerdict(
+        verdict=said,  # type: ignore[arg-type]
+        summary=summary,
+        evidence=checks,
+        seconds=1,
+        first_bad=None if said == "healthy" else "HTTP 503",
+    )
+
+
+WENT_BACK = (
+    ("restart_service", "intent"),
+    ("restart_service", "done"),
+    ("check_health", "intent"),
+    ("check_health", "failed"),
+)
+
+
+def rolled_back(**changed: Any) -> Deploy:
+    bad = Check(name="smoke GET /deals", ok=False, detail="HTTP 404", at=AT)
+    back = Aftermath(restart=restart(2, "v1"), health=verdict("healthy", "5 good answers"))
+    facts: dict[str, Any] = {
+        "state": "rolled_back",
+        "failed_step": "check_health",
+        "failure": "The new release is unhealthy",
+        "finished_at": AT + timedelta(seconds=7.5),
+        "restart": record.dump(restart(1, "v2")),
+        "health": record.dump(verdict("unhealthy", "it answered badly", bad)),
+        "aftermath": record.dump(back),
+    }
+    return deploy(**(facts | changed))
+
+
+def test_after_a_rollback_the_report_says_how_it_was_before_and_how_it_is_now():
+    text = report.markdown(make(rolled_back(), *WENT_BACK))
+    assert text.startswith("# ROLLED BACK – service healthy on 010_x (prod)\n")
+    took = "inherited socket, ready in 1.50 s, longest gap 4 ms. Drained"
+    assert [line for line in text.splitlines() if line.startswith(LIVE)] == [
+        f"| Restart of the new release | pid 1, release v2: {took} |",
+        "| Health of the new release | unhealthy: it answered badly |",
+        "| Evidence | first bad sign: HTTP 503; smoke GET /deals: HTTP 404 |",
+        "| Time to detect | 2.00 s |",
+        f"| Restart in the rollback | pid 2, release v1: {took} |",
+        "| Health after the rollback | healthy: 5 good answers |",
+        "| Time to restore | 4.50 s |",
+    ]
+    served = "pid 1, release v2; since the rollback pid 2, release v1"
+    assert f"- ☑ Services restarted – {served}\n" in text
+
+
+LIVE = ("| Restart", "| Health", "| Evidence", "| Time to", "| Service when")
+
+
+def test_where_the_rollback_failed_the_report_says_how_the_service_answered_then():
+    row = rolled_back(state="stranded", aftermath=record.dump(Aftermath(service="service down")))
+    text = report.markdown(make(row, *WENT_BACK))
+    assert text.startswith("# ROLLBACK FAILED – service down (prod)\n")
+    assert told(text, "Service when the rollback failed") == "service down"
+
+
+def test_the_restart_of_the_rollback_is_the_last_one():
+    assert rolled_back().last_restart == restart(2, "v1")
+    assert rolled_back(aftermath=None).last_restart == restart(1, "v2")
+    assert deploy().last_restart is None
 
 
 def test_what_was_not_verified_is_not_ticked():
@@ -248,7 +361,7 @@ def test_the_markdown_says_what_happened_and_ends_with_the_checklist():
     assert "1,234 in airlock.kept" in text
     assert "+ table public.scores" in text
     last = text.rstrip().splitlines()[-1]
-    assert last == "- [ ] Frontend still functions – not checked"
+    assert last == "- ☐ Frontend still functions – not checked"
 
 
 def test_a_failure_is_shown_by_its_step_what_happened_and_its_last_lines():
@@ -478,9 +591,26 @@ def test_the_table_of_effects_has_one_row_for_each_statement():
     assert row["state"] == "rehearsed only"
 
 
+@pytest.mark.parametrize(
+    ("state", "step", "journal", "said"),
+    [
+        ("failed", None, (), "Failed between two steps"),
+        ("failed", None, ((REOPENED, "done"),), "Ended by hand"),
+        ("rolled_back", "apply_plan", (), "Failed in apply_plan"),
+        ("rolled_back", None, ((REOPENED, "done"),), "Undone by hand"),
+        ("rolled_back", "apply_plan", ((REOPENED, "done"),), "Undone by hand"),
+        ("stranded", "roll_back", ((REOPENED, "done"),), "Failed in roll_back"),
+    ],
+)
+def test_only_what_a_person_ended_is_said_to_be_by_hand(state, step, journal, said):
+    row = deploy(state=state, failed_step=step, failure="x")
+    assert f"**{said}:** x" in report.markdown(make(row, *journal)).splitlines()
+
+
 def test_a_failure_with_backticks_stays_in_its_block():
-    text = report.markdown(make(deploy(state="failed", failure="<a>\n```\n# b")))
-    assert "**Undone by hand:** \\<a>\n\n````\n```\n# b\n````" in text
+    row = deploy(state="failed", failed_step="rehearse", failure="<a>\n```\n# b")
+    text = report.markdown(make(row))
+    assert "**Failed in rehearse:** \\<a>\n\n````\n```\n# b\n````" in text
 
 
 def test_a_statement_with_backticks_stays_code():

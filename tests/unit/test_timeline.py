@@ -156,6 +156,21 @@ def test_many_days_of_waiting_leave_half_of_the_axis_to_the_work():
     assert sum(map(width, bars)) > 200
 
 
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (0.5, "0.5 s"),
+        (300, "5 min"),
+        (90, "1 min 30 s"),
+        (4 * 3600, "4 h"),
+        (5400, "1 h 30 min"),
+        (10 * 86_400, "10 d"),
+    ],
+)
+def test_a_round_moment_of_the_axis_has_one_unit(second, said):
+    assert timeline._tick(second) == said
+
+
 @given(
     st.lists(
         st.builds(
