@@ -24,6 +24,7 @@ details { margin: 1.5rem 0; } img { max-width: 100%; height: auto; margin: 1rem 
 th, td { padding: .3rem .7rem; text-align: left; vertical-align: top;
   border-bottom: 1px solid var(--line); } th { color: var(--quiet); }
 tr td:first-child { color: var(--quiet); } thead:has(th:empty) { display: none; }
+thead:has(th:empty) + tbody td:first-child { white-space: nowrap; }
 pre, code { font: 13px/1.45 ui-monospace, monospace; background: var(--panel); border-radius: 4px; }
 pre { padding: .8rem; overflow-x: auto; } code { padding: .1rem .25rem; }
 pre code { padding: 0; } .plus { color: var(--plus); } .minus { color: var(--minus); }

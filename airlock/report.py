@@ -126,7 +126,11 @@ def sections(report: DeployReport) -> tuple[Section, ...]:
         Section(title="Timeline", picture=timeline.draw(report.steps, report.moments)),
         Section(title="Steps", body=_steps(report.steps), folded=True),
         Section(title="Migrations", body=_migrations(report)),
-        Section(title="Schema, as rehearsed", body=fenced(schema, "diff") if schema else ""),
+        Section(
+            title="Schema, as rehearsed",
+            body=fenced(schema, "diff") if schema else "",
+            folded=row.state == "rolled_back",
+        ),
         Section(title="Measured on the clone", body=_statements(report.rehearsal), folded=True),
         Section(title="Checked before the swap", body=_copy_checks(row)),
         Section(title="Checklist", body=_checklist(report) if row.kind == "deploy" else ""),
@@ -170,6 +174,8 @@ def _facts(report: DeployReport) -> str:
         (row.kind.title(), _what(row)),
         ("Started by", " – ".join(part for part in (row.requester, row.reason) if part)),
         ("Time", _time(row)),
+        *_live(report),
+        ("Rows kept", f"{report.kept_rows:,} in airlock.kept" if report.kept_rows else ""),
         ("Left out on request", _left_out(row)),
         ("Snapshot", _snapshot(report)),
         (
@@ -181,8 +187,6 @@ def _facts(report: DeployReport) -> str:
         ),
         ("Rollback, rehearsed", rehearsal.rollback_sentence if rehearsal else ""),
         _approval(row),
-        *_live(report),
-        ("Rows kept", f"{report.kept_rows:,} in airlock.kept" if report.kept_rows else ""),
     ]
     rows = [(name, plain(text)) for name, text in facts if text]
     if row.run_url and row.run_url.startswith(("http://", "https://")):
@@ -479,7 +483,7 @@ def _came_with_it(report: DeployReport) -> str:
 
 
 def _after(report: DeployReport) -> tuple[Line, ...]:
-    health, planned = report.health, len(report.deploy.planned.migrations)
+    planned = len(report.deploy.planned.migrations)
     stands, why_not = _stands(report)
     verified = stands and report.ends.get("verify_schema") == "done"
     equal = "the catalogue equals the rehearsed one" if verified else why_not
@@ -502,9 +506,9 @@ def _after(report: DeployReport) -> tuple[Line, ...]:
             evidence=f"{equal}, all validated" if verified else equal,
         ),
         _restart_line(report),
-        _health_line("API endpoints work", health, "smoke"),
-        _health_line("No errors in logs", health, "log"),
-        _health_line("Frontend still functions", health, "frontend"),
+        _health_line(report, "API endpoints work", "smoke"),
+        _health_line(report, "No errors in logs", "log"),
+        _health_line(report, "Frontend still functions", "frontend"),
     )
 
 
@@ -535,13 +539,15 @@ def _restart_line(report: DeployReport) -> Line:
     )
 
 
-def _health_line(text: str, health: HealthVerdict | None, kind: str) -> Line:
+def _health_line(report: DeployReport, text: str, kind: str) -> Line:
+    health = report.health
     checks = [each for each in health.evidence if each.name.startswith(kind)] if health else []
     if not checks:
         return Line(text=text, ok=None, evidence="")
     # The worst first: bad, then nothing could be told, then good.
     shown = min(checks, key=lambda each: (False, None, True).index(each.ok))
-    return Line(text=text, ok=shown.ok, evidence=f"{shown.name}: {shown.detail}")
+    when = "before the rollback, " if report.deploy.after.health else ""
+    return Line(text=text, ok=shown.ok, evidence=f"{when}{shown.name}: {shown.detail}")
 
 
 def _added(report: DeployReport, kind: str, text: str = "") -> list[str]:

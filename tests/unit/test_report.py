@@ -300,6 +300,9 @@ def test_after_a_rollback_the_report_says_how_it_was_before_and_how_it_is_now():
     ]
     served = "pid 1, release v2; since the rollback pid 2, release v1"
     assert f"- ☑ Services restarted – {served}\n" in text
+    asked = "before the rollback, smoke GET /deals: HTTP 404"
+    assert f"- ☒ API endpoints work – {asked}\n" in text
+    assert "<summary>Schema, as rehearsed</summary>" in text
 
 
 LIVE = ("| Restart", "| Health", "| Evidence", "| Time to", "| Service when")
