@@ -382,7 +382,7 @@ def effects(report: DeployReport) -> list[dict[str, str | float | int | None]]:
 
 
 # Three states, where markdown's own lists of tasks know two.
-SIGNS = {True: "☑", False: "☒", None: "☐"}
+SIGNS = {True: "☑", False: "✗", None: "☐"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

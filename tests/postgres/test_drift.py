@@ -154,7 +154,7 @@ async def test_drift_is_told_on_a_ledger_of_the_first_version(project, conn, lea
         "DELETE FROM airlock.ledger WHERE version = 2; DROP TABLE airlock.delivery;"
         " ALTER TABLE airlock.alert ALTER deploy SET NOT NULL, ADD attempts integer,"
         " ADD last_error text; ALTER TABLE airlock.deploy DROP kind, DROP flow_run, DROP run_url,"
-        " DROP approval, DROP refresh"
+        " DROP approval, DROP refresh, DROP aftermath"
     )
     assert not (await drift.look(project.target)).drifted
     await project.execute("CREATE TABLE by_hand (id int)")

@@ -123,7 +123,7 @@ def test_ticked_crossed_and_unchecked_lines_look_different():
     page = html.page(make(deploy(state="rolled_back"), *VERIFIED))
     for kind, line in (
         ("done", "☑ Tested on dev database"),
-        ("failed", "☒ Indexes created"),
+        ("failed", "✗ Indexes created"),
         ("open", "☐ Frontend still functions"),
     ):
         assert f'<li class="{kind}">{line}' in page

@@ -197,14 +197,14 @@ RESTART_FAILED = (("restart_service", "intent"), ("restart_service", "failed"))
             {"rehearsal": None},
             REHEARSE_FAILED,
             "Rollback plan documented",
-            "☒ {} – the rehearsal failed",
+            "✗ {} – the rehearsal failed",
         ),
         ({}, VERIFIED, "Migration applied successfully", "☑ {} – 1 of 1 in the ledger"),
         (
             {"state": "rolled_back"},
             VERIFIED,
             "Migration applied successfully",
-            "☒ {} – rolled back",
+            "✗ {} – rolled back",
         ),
         (
             {"state": "failed"},
@@ -216,7 +216,7 @@ RESTART_FAILED = (("restart_service", "intent"), ("restart_service", "failed"))
             {"state": "rolled_back"},
             RESTART_FAILED,
             "Services restarted",
-            "☒ {} – the new one did not come up",
+            "✗ {} – the new one did not come up",
         ),
         (
             {"release": record.dump(Release(ref="v2", commit="c", directory=Path("x")))},
@@ -301,7 +301,7 @@ def test_after_a_rollback_the_report_says_how_it_was_before_and_how_it_is_now():
     served = "pid 1, release v2; since the rollback pid 2, release v1"
     assert f"- ☑ Services restarted – {served}\n" in text
     asked = "before the rollback, smoke GET /deals: HTTP 404"
-    assert f"- ☒ API endpoints work – {asked}\n" in text
+    assert f"- ✗ API endpoints work – {asked}\n" in text
     assert "<summary>Schema, as rehearsed</summary>" in text
 
 
