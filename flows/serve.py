@@ -7,35 +7,58 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
+import httpx
 import psutil
 from rich.console import Console
 
 from airlock import outbox, settings
 from airlock.errors import AirlockError
 from flows.runtime import Runtime, prefect_runtime
-from flows.runtime.api import client, pause_work_pool, runs_of_the_worker
+from flows.runtime.api import client, pause_work_pool, unfinished_runs
 from flows.runtime.command import LOOPBACK, auth_string
+from flows.runtime.deployments import published_by_title
 from flows.runtime.process import tail
+
+T = TypeVar("T")
 
 DELIVER_EVERY_S = 30
 
 
-def _say(console: Console, runtime: Runtime) -> None:
+async def _say(console: Console, runtime: Runtime) -> None:
+    async with client(runtime.api_url) as http:
+        there = await published_by_title(http)
     asks = ", which asks for the auth string" if auth_string() else ""
     console.print(
         f"Prefect UI      {runtime.ui_url}{asks}\n"
         f"Logs            {runtime.state_dir}\n"
-        "To deploy       Deployments, deploy/staging or deploy/prod, Run, Custom run\n"
-        "To undo         Deployments, rollback/staging or rollback/prod, Run, Custom run\n"
-        "Every night     refresh-staging/nightly and drift/nightly are off at first: Deployments,\n"
-        "                open one, switch its schedule on\n"
-        "Ctrl-C ends the server and the worker.",
+        f"To deploy       Deployments, {_titles('deploy', there)}, Run, Custom run\n"
+        f"To undo         Deployments, {_titles('rollback', there)}, Run, Custom run",
+        *(f"By itself       {line}" for line in _schedules(there)),
+        "Ctrl-C waits for what runs, then ends the server and the worker.",
+        sep="\n",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
+
+
+def _titles(flow: str, there: Mapping[str, Any]) -> str:
+    found = [title for title in there if title.startswith(f"{flow}/")]
+    return " or ".join(found) or f"none: prefect.yaml has no {flow} of a target of airlock.toml"
+
+
+def _schedules(there: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    for title, deployment in there.items():
+        for each in deployment["schedules"]:
+            parts = (each["schedule"].get(key) for key in ("cron", "interval", "rrule", "timezone"))
+            when = " ".join(str(part) for part in parts if part)
+            active = each["active"] and not deployment["paused"]
+            yield f"{title}, {when}: {'on' if active else 'off, switch it on in Deployments'}"
 
 
 class _Once(logging.Filter):
@@ -71,16 +94,34 @@ async def _deliver_for_ever() -> None:
 
 
 async def _drain(runtime: Runtime, console: Console) -> None:
-    """Take no new runs and wait for the running ones: a worker kills them when it ends."""
+    """Take no new runs and wait for the running ones.
+
+    A worker kills its own when it ends, and a deploy of the command line needs the server.
+    """
+    said = ""
     async with client(runtime.api_url) as http:
-        await pause_work_pool(http)
-        runs = await runs_of_the_worker(http)
-        if runs:
-            names = ", ".join(run["name"] for run in runs)
-            console.print(f"Waiting for {names} to end. Ctrl-C again kills it.", markup=False)
-        while runs:
+        await _answer_of(pause_work_pool, http)
+        while runs := await _answer_of(unfinished_runs, http):
+            names = ", ".join(sorted(run["name"] for run in runs))
+            if names != said:
+                console.print(
+                    f"Waiting for {names} to end. Ctrl-C again does not wait: what the worker runs "
+                    "is killed, and the command line goes on without its server.",
+                    markup=False,
+                    soft_wrap=True,
+                )
+            said = names
             await asyncio.sleep(1)
-            runs = await runs_of_the_worker(http)
+
+
+async def _answer_of(
+    ask: Callable[[httpx.AsyncClient], Awaitable[T]], http: httpx.AsyncClient
+) -> T:
+    """Asked again as long as none comes: whether the server has ended, its process tells."""
+    while True:
+        with suppress(httpx.HTTPError):
+            return await ask(http)
+        await asyncio.sleep(1)
 
 
 async def serve(state_dir: Path, *, host: str = LOOPBACK) -> int:
@@ -101,7 +142,7 @@ async def serve(state_dir: Path, *, host: str = LOOPBACK) -> int:
     try:
         console.print("Starting the Prefect server and worker …")
         async with prefect_runtime(state_dir, host=host) as runtime:
-            _say(console, runtime)
+            await _say(console, runtime)
             # The first signal lets a running deploy finish, the second one does not, and no further
             # one may interrupt the clearing up.
             answers[:] = [stop.set, task.cancel]
@@ -114,19 +155,25 @@ async def serve(state_dir: Path, *, host: str = LOOPBACK) -> int:
 
 
 async def _until_stopped(runtime: Runtime, stop: asyncio.Event, console: Console) -> int:
-    died, stopped = asyncio.create_task(_end_of_one(runtime)), asyncio.create_task(stop.wait())
+    died = asyncio.create_task(_end_of_one(runtime))
+    drained = asyncio.create_task(_drained(runtime, stop, console))
     delivering = asyncio.create_task(_deliver_for_ever())
     try:
-        await asyncio.wait({died, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if stopped.done():
-            await _drain(runtime, console)
+        await asyncio.wait({died, drained}, return_when=asyncio.FIRST_COMPLETED)
+        if drained.done():
+            drained.result()
             return 0
         output = runtime.state_dir / f"{died.result()}.log"
         console.print(f"The {died.result()} ended by itself:\n{tail(output)}", markup=False)
         return 1
     finally:
-        for each in (died, stopped, delivering):
+        for each in (died, drained, delivering):
             each.cancel()
+
+
+async def _drained(runtime: Runtime, stop: asyncio.Event, console: Console) -> None:
+    await stop.wait()
+    await _drain(runtime, console)
 
 
 def main() -> int:

@@ -26,12 +26,13 @@ from flows import automations
 from flows.runtime import command, deployments, prepared
 from flows.runtime.api import (
     client,
-    close_runs_of_a_dead_worker,
+    close_runs,
     create_work_pool,
     has_worker,
     limit_queue,
     open_work_pool,
     runs_of_the_worker,
+    unfinished_runs,
 )
 from flows.runtime.command import WORK_POOL, auth_string, environment, worker_command
 from flows.runtime.process import (
@@ -51,7 +52,6 @@ __all__ = [
     "prefect_runtime",
     "publish",
     "published_api_url",
-    "runs_of_the_worker",
     "tail",
     "worker_command",
 ]
@@ -136,6 +136,9 @@ async def prefect_runtime(
         port = _free_port(host, port)
         api_url = command.api_url(host, port)
         fresh = not database.exists() and not prepared.copy_to(database)
+        # SQLite gives the files beside it the same mode.
+        database.touch()
+        database.chmod(0o600)
         server = await stack.enter_async_context(
             process(
                 command.server_command(host, port),
@@ -150,6 +153,9 @@ async def prefect_runtime(
         await _wait_until_ready(server, api_url, state_dir)
         if fresh:
             prepared.keep(database)
+        # Before anybody is told the address: whatever runs now ran on an earlier server.
+        async with client(api_url) as http:
+            await close_runs(http, await unfinished_runs(http), "Its Prefect server ended.")
         stack.enter_context(_api_url_file(state_dir, api_url))
         worker_pid = None
         if worker:
@@ -257,7 +263,6 @@ async def _worker(state_dir: Path, api_url: str) -> AsyncIterator[int]:
     """Work pool, worker, deployments, automations. The worker boots while these are applied."""
     env = environment(state_dir, api_url=api_url)
     async with client(api_url) as http:
-        await close_runs_of_a_dead_worker(http)
         await open_work_pool(http)
     try:
         async with process(
@@ -271,7 +276,7 @@ async def _worker(state_dir: Path, api_url: str) -> AsyncIterator[int]:
         # The server may be what failed.
         with suppress(httpx.HTTPError):
             async with client(api_url) as http:
-                await close_runs_of_a_dead_worker(http)
+                await close_runs(http, await runs_of_the_worker(http), "Its worker ended.")
 
 
 async def publish(state_dir: Path, api_url: str) -> None:
@@ -289,15 +294,15 @@ async def publish(state_dir: Path, api_url: str) -> None:
 
 
 async def _publish(http: httpx.AsyncClient, state_dir: Path, env: dict[str, str]) -> None:
-    queues = await deployments.apply(state_dir, env)
     try:
+        queues = await deployments.apply(http, state_dir, env)
         for queue in queues:
             await limit_queue(http, queue)
         await deployments.draw_plainly(http)
         await automations.apply(http)
     except httpx.HTTPStatusError as error:
         raise Broken(
-            "The Prefect server did not take queues, forms or automations: "
+            "The Prefect server did not show or take deployments, queues, forms or automations: "
             f"{error.response.text[:500]}"
         ) from error
 

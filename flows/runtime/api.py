@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
+from collections.abc import AsyncGenerator
+from typing import Any
 
 import httpx
 
 from flows.runtime.command import WORK_POOL, WORKER, authorization
 
 BUSY_PAUSES_S = (0.1, 0.2, 0.5, 1, 2, 4)
+UNFINISHED = ("PENDING", "RUNNING", "PAUSED", "CANCELLING")
 
 
 class _PatientTransport(httpx.AsyncHTTPTransport):
@@ -24,11 +28,51 @@ class _PatientTransport(httpx.AsyncHTTPTransport):
         return await super().handle_async_request(request)
 
 
+class _Admission(httpx.Auth):
+    """What a server asks of its callers: its auth string, and a token with what is no GET.
+
+    Pages of other sites can neither read such a token nor send its header, see
+    PREFECT_SERVER_CSRF_PROTECTION_ENABLED. A server without that protection gives none.
+    """
+
+    def __init__(self, api_url: str) -> None:
+        self._client = str(uuid.uuid4())
+        self._token_url = httpx.URL(f"{api_url}/csrf-token", params={"client": self._client})
+        self._token: str | None = None
+
+    async def async_auth_flow(
+        self, request: httpx.Request
+    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        request.headers.update(authorization())
+        if request.method == "GET":
+            yield request
+            return
+        if self._token is None:
+            await self._take((yield self._asked()))
+        answer = yield self._signed(request)
+        if answer.status_code == httpx.codes.FORBIDDEN:  # a token ends after an hour
+            await self._take((yield self._asked()))
+            yield self._signed(request)
+
+    def _asked(self) -> httpx.Request:
+        return httpx.Request("GET", self._token_url, headers=authorization())
+
+    async def _take(self, answer: httpx.Response) -> None:
+        await answer.aread()
+        self._token = answer.json()["token"] if answer.is_success else None
+
+    def _signed(self, request: httpx.Request) -> httpx.Request:
+        if self._token is not None:
+            request.headers["Prefect-Csrf-Token"] = self._token
+            request.headers["Prefect-Csrf-Client"] = self._client
+        return request
+
+
 def client(api_url: str) -> httpx.AsyncClient:
     """A client of a server of ours, with what that asks of its callers."""
     return httpx.AsyncClient(
         base_url=api_url,
-        headers=authorization(),
+        auth=_Admission(api_url),
         timeout=30,
         # A proxy of the environment does not know our loopback server.
         trust_env=False,
@@ -71,18 +115,25 @@ async def has_worker(http: httpx.AsyncClient) -> bool:
     return any(worker["status"] == "ONLINE" for worker in answer.raise_for_status().json())
 
 
-async def runs_of_the_worker(http: httpx.AsyncClient) -> list[dict[str, str]]:
-    """Flow runs that the worker has taken and that have not ended."""
-    states = ["PENDING", "RUNNING", "PAUSED", "CANCELLING"]
-    taken = {"flow_runs": {"state": {"type": {"any_": states}}}}
-    taken |= {"work_pools": {"name": {"any_": [WORK_POOL]}}}
-    return (await http.post("/flow_runs/filter", json=taken)).raise_for_status().json()
+async def unfinished_runs(http: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """Flow runs that have begun and not ended: the worker's, and those of the command line."""
+    return await _unfinished(http, {})
 
 
-async def close_runs_of_a_dead_worker(http: httpx.AsyncClient) -> None:
-    """A run that outlived its worker stays Running for ever and keeps the next one waiting."""
-    message = "The worker ended during this run. `airlock status` says what was done."
+async def runs_of_the_worker(http: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """Those of them that the worker has taken."""
+    return await _unfinished(http, {"work_pools": {"name": {"any_": [WORK_POOL]}}})
+
+
+async def _unfinished(http: httpx.AsyncClient, further: dict[str, Any]) -> list[dict[str, Any]]:
+    wanted = {"flow_runs": {"state": {"type": {"any_": UNFINISHED}}}, **further}
+    return (await http.post("/flow_runs/filter", json=wanted)).raise_for_status().json()
+
+
+async def close_runs(http: httpx.AsyncClient, runs: list[dict[str, Any]], why: str) -> None:
+    """A run whose process is gone stays Running for ever, and keeps the next one waiting."""
+    message = f"{why} `airlock status` says what was done."
     crashed = {"state": {"type": "CRASHED", "name": "Crashed", "message": message}}
-    for run in await runs_of_the_worker(http):
+    for run in runs:
         answer = await http.post(f"/flow_runs/{run['id']}/set_state", json=crashed)
         answer.raise_for_status()

@@ -92,6 +92,8 @@ def environment(state_dir: Path, *, api_url: str | None = None) -> dict[str, str
         ui = api_url.removesuffix("/api")
         allowed = f"{ui},{ui.replace(LOOPBACK, 'localhost')}"
         own["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = allowed
+        # That alone hides the answers from such a page; what it sends without asking is taken.
+        own["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] = "true"
     return own
 
 

@@ -18,9 +18,10 @@ DEPLOY_S = 120
 END_S = 5
 
 
-async def apply(state_dir: Path, env: dict[str, str]) -> frozenset[str]:
-    """Create or update them on the server that ``env`` names; the queues that their runs wait in.
+async def apply(http: httpx.AsyncClient, state_dir: Path, env: dict[str, str]) -> frozenset[str]:
+    """Create or update them on one server; the queues that their runs wait in.
 
+    http, env: for us and for `prefect deploy`, of the same server.
     Raises Broken with Prefect's words.
 
     Prefect refuses a preset target that the form does not offer, so a deployment whose target
@@ -28,7 +29,7 @@ async def apply(state_dir: Path, env: dict[str, str]) -> frozenset[str]:
     """
     log, file = state_dir / "deployments.log", state_dir / command.PREFECT_FILE.name
     content = yaml.safe_load(command.PREFECT_FILE.read_text(encoding="utf-8"))
-    chosen = fitting(content, _targets())
+    chosen = without_schedules_of(fitting(content, _targets()), await published(http))
     if not chosen["deployments"]:
         return frozenset()
     with private(file) as output:
@@ -55,10 +56,39 @@ def fitting(content: dict[str, Any], targets: frozenset[str]) -> dict[str, Any]:
     return {**content, "deployments": kept}
 
 
+def without_schedules_of(content: dict[str, Any], there: list[dict[str, Any]]) -> dict[str, Any]:
+    """prefect.yaml without the schedules of deployments that are scheduled on the server already.
+
+    `prefect deploy` makes anew what the file has, and leaves alone what it does not have: so what
+    a person switched on, or moved to another hour, stays.
+    """
+    scheduled = {(each["entrypoint"], each["name"]) for each in there if each["schedules"]}
+    kept = [
+        {key: value for key, value in each.items() if key != "schedules"}
+        if (each["entrypoint"], each["name"]) in scheduled
+        else each
+        for each in content["deployments"]
+    ]
+    return {**content, "deployments": kept}
+
+
+async def published(http: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """Our deployments as they are on a server."""
+    ours = {"work_pools": {"name": {"any_": [command.WORK_POOL]}}}
+    return (await http.post("/deployments/filter", json=ours)).raise_for_status().json()
+
+
+async def published_by_title(http: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
+    """The same by the names that people look for, such as deploy/prod."""
+    flows = (await http.post("/flows/filter", json={})).raise_for_status().json()
+    names = {each["id"]: each["name"] for each in flows}
+    found = {f"{names[each['flow_id']]}/{each['name']}": each for each in await published(http)}
+    return dict(sorted(found.items()))
+
+
 async def draw_plainly(http: httpx.AsyncClient) -> None:
     """Give each field that may be empty one box, in the forms of our deployments on a server."""
-    ours = {"work_pools": {"name": {"any_": [command.WORK_POOL]}}}
-    for each in (await http.post("/deployments/filter", json=ours)).raise_for_status().json():
+    for each in await published(http):
         drawn = {"parameter_openapi_schema": plain(each["parameter_openapi_schema"])}
         (await http.patch(f"/deployments/{each['id']}", json=drawn)).raise_for_status()
 

@@ -30,6 +30,7 @@ def keep(database: Path) -> None:
     prepared = _prepared()
     prepared.parent.mkdir(parents=True, exist_ok=True)
     unfinished = prepared.with_suffix(f".{os.getpid()}")
+    unfinished.touch(mode=0o600)
     source, copy = sqlite3.connect(database), sqlite3.connect(unfinished)
     with closing(source), closing(copy):
         source.backup(copy)

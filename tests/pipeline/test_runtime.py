@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import stat
 from pathlib import Path
@@ -84,11 +85,12 @@ async def test_a_taken_port_is_refused_by_number(prefect_server: Runtime, tmp_pa
 async def test_only_its_owner_may_read_what_the_server_keeps(prefect_server: Runtime) -> None:
     folder = prefect_server.state_dir
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert stat.S_IMODE((folder / API_URL_FILE).stat().st_mode) == 0o600
+    for file in (folder / API_URL_FILE, folder / "server.log", *folder.glob("prefect.db*")):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file.name
     assert (folder / API_URL_FILE).read_text(encoding="utf-8").strip() == prefect_server.api_url
 
 
-async def test_the_page_of_another_site_starts_nothing_through_the_browser(
+async def test_the_page_of_another_site_reads_nothing_through_the_browser(
     prefect_server: Runtime,
 ) -> None:
     ours = prefect_server.ui_url
@@ -98,6 +100,21 @@ async def test_the_page_of_another_site_starts_nothing_through_the_browser(
             answer = await http.options("/deployments/", headers=asked)
             allowed = answer.headers.get("access-control-allow-origin")
             assert allowed == (None if "elsewhere" in origin else origin)
+
+
+@pytest.mark.parametrize("kind", [{}, {"Content-Type": "text/plain"}], ids=["typeless", "text"])
+async def test_the_page_of_another_site_starts_nothing_through_the_browser(
+    prefect_server: Runtime, kind: dict[str, str]
+) -> None:
+    """Such a POST is sent without asking first; the page hears nothing, and need not."""
+    flow_of_theirs = json.dumps({"name": "elsewhere"}).encode()
+    sent = {"Origin": "https://elsewhere.example", **kind}
+    async with httpx.AsyncClient(base_url=prefect_server.api_url, trust_env=False) as browser:
+        answer = await browser.post("/flows/", content=flow_of_theirs, headers=sent)
+    assert answer.status_code == httpx.codes.FORBIDDEN
+    async with client(prefect_server.api_url) as http:
+        there = (await http.post("/flows/filter", json={})).raise_for_status().json()
+    assert "elsewhere" not in {each["name"] for each in there}
 
 
 def processes(runtime: Runtime) -> list[psutil.Process]:
@@ -148,8 +165,9 @@ async def only_those_who_know_the_auth_string_are_answered(
     with monkeypatch.context() as stranger:
         stranger.delenv(AUTH_VARIABLE)
         async with client(runtime.api_url) as http:
+            assert (await http.get("/admin/version")).status_code == httpx.codes.UNAUTHORIZED
             answer = await http.post("/flow_runs/filter", json={})
-            assert answer.status_code == httpx.codes.UNAUTHORIZED
+            assert answer.status_code == httpx.codes.FORBIDDEN
         with pytest.raises(Refused, match=AUTH_VARIABLE):
             await run_here("rollback", given)
 

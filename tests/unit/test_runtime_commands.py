@@ -10,7 +10,7 @@ import yaml
 
 from airlock.errors import Refused
 from flows.runtime import command
-from flows.runtime.deployments import fitting
+from flows.runtime.deployments import fitting, without_schedules_of
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +83,16 @@ def test_a_deployment_is_left_out_where_airlock_toml_has_not_its_target() -> Non
     assert {**chosen, "deployments": []} == {**content, "deployments": []}
     everything = frozenset({"staging", "prod"})
     assert fitting(content, everything) == content
+
+
+def test_the_schedules_of_a_deployment_are_the_servers_once_it_has_some() -> None:
+    content: dict[str, Any] = yaml.safe_load(command.PREFECT_FILE.read_text(encoding="utf-8"))
+    there = [
+        {**each, "schedules": [{"active": True}] if "drift" in each["entrypoint"] else []}
+        for each in content["deployments"]
+    ]
+    applied = without_schedules_of(content, there)["deployments"]
+    assert [each["entrypoint"] for each in applied if "schedules" in each] == [
+        "flows.refresh_staging.refresh_staging"
+    ]
+    assert without_schedules_of(content, []) == content
