@@ -6,7 +6,7 @@ as long as the flow and keeps its records where ``make serve`` will show them.
 
 ``approve`` and ``reject`` answer the run that waits for a decision about a target.
 
-Exit status: 0 done, 1 refused, 2 rolled back, 3 stranded.
+Exit status: 0 done, 1 refused, 2 rolled back, 3 stranded, or it is not known.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import asyncio
 import json
 import os
 import sys
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import httpx
 
-from airlock import settings
+from airlock import ledger, settings
 from airlock.errors import AirlockError, Refused
 from flows.runtime import Runtime, client, prefect_runtime, published_api_url
-from flows.runtime.command import AUTH_VARIABLE
+from flows.runtime.command import AUTH_VARIABLE, auth_string
 
 EXIT = {
     "Deployed": 0,
@@ -58,6 +59,49 @@ def main() -> int:
             file=sys.stderr,
         )
         return 130
+    except Exception as error:  # noqa: BLE001 – what the flow raises is a state; this is Prefect's
+        traceback.print_exception(error)
+        _end_at_once(asyncio.run(_outcome(name, parameters["target"])))
+
+
+async def _outcome(name: str, target: str) -> int:
+    """The exit status of a run that Prefect lost, from the ledger, if the run came that far."""
+    row = await _row_of_this_process(target)
+    status = None if row is None else _status_of(name, row)
+    if row is None or status is None:
+        print(  # noqa: T201
+            f"airlock: Prefect was lost, and the ledger of {target} does not say how "
+            f"the {name} ended. Where it stands: airlock status {target}. To undo what was done: "
+            f"airlock rollback {target}",
+            file=sys.stderr,
+        )
+        return 3
+    print(f"{row.headline}. So says the ledger; Prefect was lost before.")  # noqa: T201
+    return status
+
+
+def _end_at_once(status: int) -> NoReturn:
+    """Prefect's threads would go on for minutes to tell a server that is gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+async def _row_of_this_process(target: str) -> ledger.Deploy | None:
+    try:
+        async with ledger.connection(settings.target(target)) as conn:
+            rows = await ledger.recent(conn)
+    except (AirlockError, OSError):
+        return None
+    return next((row for row in rows if row.holder == ledger.holder_name()), None)
+
+
+def _status_of(name: str, row: ledger.Deploy) -> int | None:
+    """None: it is under way."""
+    if name == "rollback":  # of a deploy that had touched nothing: failed
+        return {"rolled_back": 0, "failed": 0, "stranded": 3}.get(row.state)
+    refused = 0 if row.failure is None else 1  # a dry run ends as failed without a failure
+    return {"succeeded": 0, "failed": refused, "rolled_back": 2, "stranded": 3}.get(row.state)
 
 
 async def _run(name: str, parameters: dict[str, Any]) -> int:
@@ -88,7 +132,10 @@ async def _server(*, start: bool = True) -> AsyncIterator[None]:
 
     start: make one where none runs.
     """
-    if "PREFECT_API_URL" in os.environ:
+    if api_url := os.environ.get("PREFECT_API_URL"):
+        if secret := auth_string():
+            os.environ.setdefault("PREFECT_API_AUTH_STRING", secret)
+        await _refuse_unless_answered(api_url)
         yield
         return
     state_dir = settings.load().state_dir / "prefect"
@@ -109,6 +156,27 @@ async def _server(*, start: bool = True) -> AsyncIterator[None]:
     async with prefect_runtime(state_dir, port=0, worker=False) as runtime:
         with runtime.as_current():
             yield
+
+
+async def _refuse_unless_answered(api_url: str) -> None:
+    """By Prefect's client, which has whatever that server asks of its callers."""
+    from prefect import get_client
+
+    try:
+        async with get_client() as prefect:
+            await prefect.hello()
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
+            raise Refused(
+                f"The Prefect server at {api_url} answered {error.response.status_code}: it wants "
+                f"another auth string. Set {AUTH_VARIABLE} to the one that it was started with. "
+                "Nothing was started."
+            ) from None
+    except httpx.HTTPError as error:
+        raise Refused(
+            f"No Prefect server answers at {api_url} ({type(error).__name__}). Start it, or unset "
+            "PREFECT_API_URL: a server is then started for the run. Nothing was started."
+        ) from None
 
 
 async def _running(state_dir: Path) -> Runtime | None:
