@@ -8,8 +8,8 @@ import secrets
 import signal
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ import pytest
 
 from airlock import ledger, server, settings
 from airlock.postgres import connect, quote_literal
-from flows.runtime import client, command, prefect_runtime
+from flows.runtime import client, command
 from flows.runtime.process import process
-from tests.conftest import create_database, drop_database
+from tests.conftest import Database, create_database, drop_database
 from tests.stage import CHECKOUT
 
 CONFIG = """
@@ -46,7 +46,24 @@ STEPS = (
     ("ALTER TABLE deals ADD COLUMN note text", "ALTER TABLE deals DROP COLUMN note"),
 )
 PATIENCE_S = 90
+INSTALL = CHECKOUT / "docs" / "install"
+# A machine of these tests has no Redis; a server by itself needs none.
+NOT_HERE = (
+    "PREFECT_MESSAGING_",
+    "PREFECT_REDIS_",
+    "PREFECT_SERVER_DOCKET_",
+    "_ORDERING",
+    "_STORAGE",
+)
 REASON = "low traffic until six"
+
+
+async def until(found: Callable[[], Awaitable[bool]], process: Process | None = None) -> None:
+    """Asked every moment until it is so; a process that ends meanwhile would be waited for."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await found():
+            assert process is None or process.returncode is None
+            await asyncio.sleep(0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +78,7 @@ class Project:
     root: Path
     environment: Mapping[str, str]
     superuser_url: str
+    role: str
     words: tuple[str, ...]
 
     @property
@@ -91,9 +109,12 @@ class Project:
 
     async def reaches(self, state: str) -> None:
         """Wait until the ledger has the last deploy in that state."""
-        async with asyncio.timeout(PATIENCE_S), connect(self.superuser_url) as conn:
-            while [row.state for row in await ledger.recent(conn)] != [state]:
-                await asyncio.sleep(0.1)
+        async with connect(self.superuser_url) as conn:
+
+            async def reached() -> bool:
+                return [row.state for row in await ledger.recent(conn)] == [state]
+
+            await until(reached)
 
 
 @pytest.fixture
@@ -105,9 +126,7 @@ async def project(pg: server.Server, tmp_path: Path) -> AsyncIterator[Project]:
         await superuser.execute(
             f"CREATE ROLE {role} LOGIN PASSWORD {quote_literal(words['owner'])}"
         )
-    database = await create_database(pg, owner=role)
-    async with connect(database.superuser_url) as superuser:
-        await superuser.execute(f"ALTER SCHEMA public OWNER TO {role}")
+    database = await made_for(role, pg)
     (tmp_path / "airlock.toml").write_text(CONFIG, encoding="utf-8")
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     yield Project(
@@ -121,11 +140,20 @@ async def project(pg: server.Server, tmp_path: Path) -> AsyncIterator[Project]:
             command.AUTH_VARIABLE: f"airlock:{words['auth']}",
         },
         superuser_url=database.superuser_url,
+        role=role,
         words=tuple(words.values()),
     )
     await drop_database(database)
     async with connect(pg.url()) as superuser:
         await superuser.execute(f"DROP ROLE {role}")
+
+
+async def made_for(role: str, pg: server.Server) -> Database:
+    """A fresh database in which that role may make tables."""
+    database = await create_database(pg, owner=role)
+    async with connect(database.superuser_url) as superuser:
+        await superuser.execute(f"ALTER SCHEMA public OWNER TO {role}")
+    return database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +170,7 @@ class Served:
         return self.output.read_text("utf-8")
 
     async def says(self, words: str) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while words not in self.text:
-                assert self.process.returncode is None, self.text
-                await asyncio.sleep(0.1)
+        await until(said(self.output, words), self.process)
 
     async def ends(self) -> int:
         """Its exit status, when nothing of it is left."""
@@ -158,15 +183,19 @@ class Served:
         return next(each for each in self.children if word in each.cmdline())
 
 
+def said(output: Path, words: str) -> Callable[[], Awaitable[bool]]:
+    async def found() -> bool:
+        return words in output.read_text("utf-8")
+
+    return found
+
+
 @asynccontextmanager
 async def serving(project: Project) -> AsyncIterator[Served]:
     output = project.root / "serve.log"
     started = await project.start("flows.serve", output=output)
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            while "Ctrl-C waits" not in output.read_text("utf-8"):
-                assert started.returncode is None, output.read_text("utf-8")
-                await asyncio.sleep(0.1)
+        await until(said(output, "Ctrl-C waits"), started)
         yield Served(
             process=started,
             output=output,
@@ -212,6 +241,17 @@ async def start_run(api_url: str, title: str, **parameters: str) -> str:
         where = f"/deployments/{found['id']}/create_flow_run"
         answer = await http.post(where, json={"parameters": parameters})
         return answer.raise_for_status().json()["id"]
+
+
+async def stands_in(api_url: str, run: str, state: str) -> None:
+    """Wait until the run does."""
+    async with client(api_url) as http:
+
+        async def stands() -> bool:
+            found = (await http.get(f"/flow_runs/{run}")).raise_for_status().json()
+            return found["state_name"] == state
+
+        await until(stands)
 
 
 async def test_ctrl_c_waits_for_every_run_and_what_a_person_switched_on_stays_on(
@@ -267,9 +307,7 @@ async def the_second_ctrl_c_takes_only_the_server(
 
 async def a_worker_that_dies_ends_the_waiting(project: Project, served: Served) -> None:
     run = await start_run(served.api_url, "deploy/prod", target="prod", requester="a test")
-    async with client(served.api_url) as http, asyncio.timeout(PATIENCE_S):
-        while (await http.get(f"/flow_runs/{run}")).json()["state_type"] != "PAUSED":
-            await asyncio.sleep(0.2)
+    await stands_in(served.api_url, run, "Paused")
     served.process.send_signal(signal.SIGINT)
     await served.says("Waiting for deploy prod 003 to end.")
     worker = served.child("worker")
@@ -288,3 +326,93 @@ def nothing_planted_stands_in(project: Project) -> None:
         assert any(known.encode() in each for each in written.values()), known
     for word in project.words:
         assert [path for path, each in written.items() if word.encode() in each] == []
+
+
+@pytest.fixture
+async def prefects_database(pg: server.Server, project: Project) -> AsyncIterator[str]:
+    """Where the server of an installation keeps its runs."""
+    async with connect(pg.url()) as superuser:
+        wanted = "SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'pg_trgm'"
+        if await superuser.fetchrow(wanted) is None:
+            pytest.skip("Prefect needs the extension pg_trgm, which this PostgreSQL does not have")
+    database = await made_for(project.role, pg)
+    url = project.environment["PROD_DATABASE_URL"].rpartition("/")[0]
+    yield f"{url.replace('postgresql', 'postgresql+asyncpg', 1)}/{database.name}"
+    await drop_database(database)
+
+
+def installed(project: Project, side: str, api_url: str, database: str) -> dict[str, str]:
+    """The environment of one side, by its file in docs/install with the blanks filled in."""
+    given = settings.read_env_file(INSTALL / f"{side}.env.example")
+    secret = project.environment[command.AUTH_VARIABLE]
+    filled = {
+        "PREFECT_API_URL": api_url,
+        command.AUTH_VARIABLE: secret,
+        "PREFECT_API_AUTH_STRING": secret,
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+    }
+    here = {name: value for name, value in given.items() if not any(n in name for n in NOT_HERE)}
+    own = {name: value for name, value in project.environment.items() if "PREFECT_" not in name}
+    path = os.pathsep.join([str(Path(sys.executable).parent), own["PATH"]])
+    home = {"PREFECT_HOME": str(project.root / side), "PATH": path}
+    return here | own | home | {name: filled[name] for name in here.keys() & filled.keys()}
+
+
+@asynccontextmanager
+async def prefect(
+    name: str, *arguments: str, project: Project, env: dict[str, str]
+) -> AsyncIterator[Process]:
+    log = project.root / f"{name}.log"
+    command_line = [sys.executable, "-m", "prefect", *arguments]
+    async with process(command_line, log=log, env=env, end_s=20) as started:
+        yield started
+
+
+async def test_an_installation_on_postgresql_is_published_and_its_workers_run_flows(
+    project: Project, person: None, prefects_database: str
+) -> None:
+    port = server.free_port()
+    api_url = command.api_url(command.LOOPBACK, port)
+    servers, workers = (
+        installed(project, side, api_url, prefects_database) for side in ("server", "worker")
+    )
+    start = ("server", "start", "--host", command.LOOPBACK, "--port", str(port), "--no-services")
+    worker = ("worker", "start", "--pool", command.WORK_POOL, "--type", "process", "--name")
+    async with (
+        prefect("server", *start, project=project, env=servers) as started,
+        client(api_url) as http,
+    ):
+        await until(answers(http), started)
+        await publish(project, servers)
+        async with (
+            prefect("first", *worker, "first", project=project, env=workers),
+            prefect("second", *worker, "second", project=project, env=workers),
+        ):
+            await until(two_workers(http))
+            run = await start_run(api_url, "drift/nightly")
+            await stands_in(api_url, run, "NoDrift")
+
+
+def answers(http: httpx.AsyncClient) -> Callable[[], Awaitable[bool]]:
+    async def answered() -> bool:
+        try:
+            return (await http.get("/health")).is_success
+        except httpx.HTTPError:
+            return False
+
+    return answered
+
+
+async def publish(project: Project, env: dict[str, str]) -> None:
+    output = project.root / "publish.log"
+    published = await project.start("flows.publish", output=output, **env)
+    assert await asyncio.wait_for(published.wait(), PATIENCE_S) == 0, output.read_text("utf-8")
+
+
+def two_workers(http: httpx.AsyncClient) -> Callable[[], Awaitable[bool]]:
+    async def two() -> bool:
+        answer = await http.post(f"/work_pools/{command.WORK_POOL}/workers/filter", json={})
+        found = answer.raise_for_status().json()
+        return {each["name"] for each in found} == {"first", "second"}
+
+    return two

@@ -136,6 +136,7 @@ def test_server_and_clients_are_given_the_auth_string() -> None:
     assert server["PREFECT_API_URL"] == worker["PREFECT_API_URL"]
     assert server["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert "*" not in server["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
+    assert server["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
 
 
 SIDES = ("server", "worker")
