@@ -1,4 +1,7 @@
-"""No secret that Airlock is given stands where a person, a backup or `ps` could read it."""
+"""No secret that Airlock is given stands where a person, a backup or `ps` could read it.
+
+What a worker and its runs leave is searched in tests/pipeline/test_serve.py.
+"""
 
 from __future__ import annotations
 

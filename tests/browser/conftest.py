@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Response, async_playwright, expect
 
 from airlock import server
 from flows.runtime import Runtime, command, prefect_runtime
@@ -22,6 +22,8 @@ policy = "always"
 database_url_env = "STAGING_DATABASE_URL"
 """
 PATIENCE_MS = 40_000
+# As of a change that lacks its CSRF token.
+REFUSED = (401, 403)
 SCREENSHOTS = CHECKOUT / ".airlock" / "screenshots"
 
 expect.set_options(timeout=PATIENCE_MS)
@@ -89,8 +91,16 @@ async def person(browser: Browser, runtime: Runtime) -> AsyncIterator[BrowserCon
 
 @pytest.fixture
 async def window(person: BrowserContext) -> AsyncIterator[Window]:
-    """A window that reaches nothing but this machine."""
+    """A window that reaches nothing but this machine, and is refused nothing there."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page = await person.new_page()
+    refused: list[str] = []
+
+    def remember(answer: Response) -> None:
+        if answer.status in REFUSED:
+            refused.append(f"{answer.request.method} {answer.url}: {answer.status}")
+
+    page.on("response", remember)
     yield Window(page=page, screenshots=SCREENSHOTS)
     await page.close()
+    assert refused == []

@@ -14,6 +14,7 @@ from playwright.async_api import Locator, Page, expect
 
 CHROMIUM = shutil.which("chromium")
 BUSY = 503
+DIALOG_PX = 1480
 SHORT_ID = re.compile(r"^[0-9a-f]{8}$")
 
 
@@ -35,6 +36,14 @@ class Window:
     async def keep(self, name: str, *, whole: bool = False) -> None:
         """A screenshot, for whoever wants to see what the test saw."""
         await self.page.screenshot(path=self.screenshots / f"{name}.png", full_page=whole)
+
+    async def keep_dialog(self, name: str) -> None:
+        """The same of a dialogue, in a window that is high enough for all of it."""
+        size = self.page.viewport_size
+        assert size is not None
+        await self.page.set_viewport_size({**size, "height": DIALOG_PX})
+        await self.keep(name)
+        await self.page.set_viewport_size(size)
 
     async def open_deployment(self, flow: str, name: str) -> None:
         """From the front page, through the list."""

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +142,35 @@ def test_the_worker_of_make_serve_takes_it(deployment: dict[str, Any]) -> None:
     assert not Path(deployment["work_pool"]["job_variables"]["working_dir"]).is_absolute()
 
 
+def values(found: object) -> Iterator[str]:
+    """Each value that stands somewhere in a file, as text."""
+    if isinstance(found, dict | list):
+        for each in found.values() if isinstance(found, dict) else found:
+            yield from values(each)
+    else:
+        yield str(found)
+
+
+def paths(found: object) -> list[str]:
+    """Words that begin as a path of a machine does; a quote or a bracket may stand before it."""
+    return [
+        word
+        for value in values(found)
+        for word in re.split(r"[\s'\"`=:,(]+", value)
+        if re.match(r"(/|~)\w|~/", word)
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["directory: /srv/x", "command: exec '/usr/bin/python' -m x", "env: [{HOME: ~/x}, ok]"],
+)
+def test_a_path_of_a_machine_is_seen_wherever_it_stands(text: str) -> None:
+    assert paths(yaml.safe_load(text))
+
+
 def test_no_path_of_a_machine_stands_in_the_file() -> None:
-    values = re.findall(r"^[^#\n]*?[:\s](/[\w./-]+|~[\w./-]*)\s*$", FILE.read_text(), re.MULTILINE)
-    assert values == []
+    assert paths(CONTENT) == []
     assert os.fspath(FILE.parent) not in FILE.read_text()
 
 
