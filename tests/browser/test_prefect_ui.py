@@ -39,7 +39,7 @@ async def test_a_deploy_is_started_approved_and_followed_to_its_end(
     await page.goto(run)
     await window.open_decision()
     await expect(window.decision).to_have_text("reject")
-    await window.keep_dialog("4-approval")
+    await window.keep_decision("4-approval")
     await window.approve("Grace", "the way back is exact")
 
     await window.reaches("Deployed")

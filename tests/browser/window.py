@@ -14,7 +14,7 @@ from playwright.async_api import Locator, Page, expect
 
 CHROMIUM = shutil.which("chromium")
 BUSY = 503
-DIALOG_PX = 1480
+DECISION_PX = 1420
 SHORT_ID = re.compile(r"^[0-9a-f]{8}$")
 
 
@@ -37,11 +37,12 @@ class Window:
         """A screenshot, for whoever wants to see what the test saw."""
         await self.page.screenshot(path=self.screenshots / f"{name}.png", full_page=whole)
 
-    async def keep_dialog(self, name: str) -> None:
-        """The same of a dialogue, in a window that is high enough for all of it."""
+    async def keep_decision(self, name: str) -> None:
+        """The same of a waiting run's form, in a window so high that its question shows as well."""
         size = self.page.viewport_size
         assert size is not None
-        await self.page.set_viewport_size({**size, "height": DIALOG_PX})
+        await self.page.set_viewport_size({**size, "height": DECISION_PX})
+        await self.dialog.get_by_role("textbox", name="Reason").scroll_into_view_if_needed()
         await self.keep(name)
         await self.page.set_viewport_size(size)
 
