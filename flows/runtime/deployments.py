@@ -29,7 +29,7 @@ async def apply(http: httpx.AsyncClient, state_dir: Path, env: dict[str, str]) -
     """
     log, file = state_dir / "deployments.log", state_dir / command.PREFECT_FILE.name
     content = yaml.safe_load(command.PREFECT_FILE.read_text(encoding="utf-8"))
-    chosen = without_schedules_of(fitting(content, _targets()), await published(http))
+    chosen = as_people_left_them(fitting(content, _targets()), await published(http))
     if not chosen["deployments"]:
         return frozenset()
     with private(file) as output:
@@ -56,20 +56,25 @@ def fitting(content: dict[str, Any], targets: frozenset[str]) -> dict[str, Any]:
     return {**content, "deployments": kept}
 
 
-def without_schedules_of(content: dict[str, Any], there: list[dict[str, Any]]) -> dict[str, Any]:
-    """prefect.yaml without the schedules of deployments that are scheduled on the server already.
+def as_people_left_them(content: dict[str, Any], there: list[dict[str, Any]]) -> dict[str, Any]:
+    """prefect.yaml with what was switched on the server: schedules, their hours, pauses.
 
-    `prefect deploy` makes anew what the file has, and leaves alone what it does not have: so what
-    a person switched on, or moved to another hour, stays.
+    `prefect deploy` would make the file's schedules anew, and lift each pause.
     """
-    scheduled = {(each["entrypoint"], each["name"]) for each in there if each["schedules"]}
+    known = {(each["entrypoint"], each["name"]): each for each in there}
     kept = [
-        {key: value for key, value in each.items() if key != "schedules"}
-        if (each["entrypoint"], each["name"]) in scheduled
-        else each
+        _left(each, known.get((each["entrypoint"], each["name"])))
         for each in content["deployments"]
     ]
     return {**content, "deployments": kept}
+
+
+def _left(wanted: dict[str, Any], found: dict[str, Any] | None) -> dict[str, Any]:
+    if found is None:
+        return wanted
+    # Schedules that the file does not have are left alone.
+    kept = {key: value for key, value in wanted.items() if key != "schedules"}
+    return (kept if found["schedules"] else wanted) | {"paused": found["paused"]}
 
 
 async def published(http: httpx.AsyncClient) -> list[dict[str, Any]]:

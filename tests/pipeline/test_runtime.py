@@ -27,6 +27,7 @@ from flows.runtime import (
     Runtime,
     client,
     prefect_runtime,
+    prepared,
     worker_command,
 )
 from flows.runtime.command import AUTH_VARIABLE, authorization
@@ -88,6 +89,16 @@ async def test_only_its_owner_may_read_what_the_server_keeps(prefect_server: Run
     for file in (folder / API_URL_FILE, folder / "server.log", *folder.glob("prefect.db*")):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file.name
     assert (folder / API_URL_FILE).read_text(encoding="utf-8").strip() == prefect_server.api_url
+
+
+def test_only_its_owner_may_read_the_prepared_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "ROOT", tmp_path)
+    prepared.keep(tmp_path / "prefect.db")
+    assert prepared.copy_to(tmp_path / "copy.db")
+    (kept,) = (tmp_path / ".airlock" / "cache").iterdir()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
 
 async def test_the_page_of_another_site_reads_nothing_through_the_browser(

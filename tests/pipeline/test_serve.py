@@ -21,7 +21,7 @@ import pytest
 from airlock import ledger, server, settings
 from airlock.postgres import connect, quote_literal
 from flows.runtime import client, command
-from flows.runtime.process import process
+from flows.runtime.process import process, tail
 from tests.conftest import Database, create_database, drop_database
 from tests.stage import CHECKOUT
 
@@ -58,11 +58,16 @@ NOT_HERE = (
 REASON = "low traffic until six"
 
 
-async def until(found: Callable[[], Awaitable[bool]], process: Process | None = None) -> None:
-    """Asked every moment until it is so; a process that ends meanwhile would be waited for."""
+async def until(
+    found: Callable[[], Awaitable[bool]],
+    process: Process | None = None,
+    output: Path | None = None,
+) -> None:
+    """Asked every moment until it is so, as long as that process, which writes output, lives."""
     async with asyncio.timeout(PATIENCE_S):
         while not await found():
-            assert process is None or process.returncode is None
+            if process is not None and process.returncode is not None:
+                pytest.fail(f"It ended with {process.returncode}. {output and tail(output)}")
             await asyncio.sleep(0.1)
 
 
@@ -170,7 +175,7 @@ class Served:
         return self.output.read_text("utf-8")
 
     async def says(self, words: str) -> None:
-        await until(said(self.output, words), self.process)
+        await until(said(self.output, words), self.process, self.output)
 
     async def ends(self) -> int:
         """Its exit status, when nothing of it is left."""
@@ -195,7 +200,7 @@ async def serving(project: Project) -> AsyncIterator[Served]:
     output = project.root / "serve.log"
     started = await project.start("flows.serve", output=output)
     try:
-        await until(said(output, "Ctrl-C waits"), started)
+        await until(said(output, "Ctrl-C waits"), started, output)
         yield Served(
             process=started,
             output=output,
@@ -229,10 +234,15 @@ async def switch_on(api_url: str, title: str, hour: str) -> None:
         (await http.patch(where, json=changed)).raise_for_status()
 
 
-async def is_on(api_url: str, title: str, hour: str) -> bool:
+async def pause(api_url: str, title: str) -> None:
     async with client(api_url) as http:
-        _, found = await schedule_of(http, title)
-    return found["active"] and found["schedule"]["cron"] == hour
+        found = (await http.get(f"/deployments/name/{title}")).raise_for_status().json()
+        (await http.post(f"/deployments/{found['id']}/pause_deployment")).raise_for_status()
+
+
+async def is_paused(api_url: str, title: str) -> bool:
+    async with client(api_url) as http:
+        return (await http.get(f"/deployments/name/{title}")).raise_for_status().json()["paused"]
 
 
 async def start_run(api_url: str, title: str, **parameters: str) -> str:
@@ -264,12 +274,13 @@ async def test_ctrl_c_waits_for_every_run_and_what_a_person_switched_on_stays_on
         assert "staging, Run" not in served.text, "airlock.toml has no such target"
         assert "drift/nightly, 30 5 * * * Europe/London: off" in served.text
         await switch_on(served.api_url, "drift/nightly", "15 4 * * *")
+        await pause(served.api_url, "rollback/prod")
         typed = await command_line_that_waits(project, served)
         await the_second_ctrl_c_takes_only_the_server(project, served, typed)
     project.migrate(3)
     async with serving(project) as served:
         assert "drift/nightly, 15 4 * * * Europe/London: on" in served.text
-        assert await is_on(served.api_url, "drift/nightly", "15 4 * * *")
+        assert await is_paused(served.api_url, "rollback/prod")
         await a_worker_that_dies_ends_the_waiting(project, served)
     nothing_planted_stands_in(project)
 
@@ -320,12 +331,14 @@ async def a_worker_that_dies_ends_the_waiting(project: Project, served: Served) 
 def nothing_planted_stands_in(project: Project) -> None:
     """Job variables, approvals, and what server, worker and `prefect deploy` wrote."""
     files = [path for path in project.root.rglob("*") if path.is_file()]
-    written = {path: path.read_bytes() for path in files if path.suffix != ".toml"}
-    assert {"prefect.db", "worker.log", "server.log", "deployments.log"} <= {p.name for p in files}
-    for known in (REASON, "Slack"):
-        assert any(known.encode() in each for each in written.values()), known
+    written = {path.name: path.read_bytes() for path in files}
+    assert b"slack has not taken" in written["worker.log"]
+    assert {"server.log", "deployments.log", "typed.log", "serve.log"} <= written.keys()
+    database = b"".join(text for name, text in written.items() if name.startswith("prefect.db"))
+    for known in (REASON, "python -m prefect.engine"):
+        assert known.encode() in database
     for word in project.words:
-        assert [path for path, each in written.items() if word.encode() in each] == []
+        assert [path for path in files if word.encode() in path.read_bytes()] == []
 
 
 @pytest.fixture
@@ -382,7 +395,7 @@ async def test_an_installation_on_postgresql_is_published_and_its_workers_run_fl
         prefect("server", *start, project=project, env=servers) as started,
         client(api_url) as http,
     ):
-        await until(answers(http), started)
+        await until(answers(http), started, project.root / "server.log")
         await publish(project, servers)
         async with (
             prefect("first", *worker, "first", project=project, env=workers),

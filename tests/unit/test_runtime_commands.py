@@ -10,7 +10,7 @@ import yaml
 
 from airlock.errors import Refused
 from flows.runtime import command
-from flows.runtime.deployments import fitting, without_schedules_of
+from flows.runtime.deployments import as_people_left_them, fitting
 
 
 @pytest.fixture(autouse=True)
@@ -85,14 +85,15 @@ def test_a_deployment_is_left_out_where_airlock_toml_has_not_its_target() -> Non
     assert fitting(content, everything) == content
 
 
-def test_the_schedules_of_a_deployment_are_the_servers_once_it_has_some() -> None:
+def test_a_deployment_is_applied_as_people_left_it_on_the_server() -> None:
     content: dict[str, Any] = yaml.safe_load(command.PREFECT_FILE.read_text(encoding="utf-8"))
     there = [
-        {**each, "schedules": [{"active": True}] if "drift" in each["entrypoint"] else []}
+        {**each, "schedules": [{}] if "drift" in each["entrypoint"] else [], "paused": True}
         for each in content["deployments"]
+        if each["name"] == "nightly"
     ]
-    applied = without_schedules_of(content, there)["deployments"]
-    assert [each["entrypoint"] for each in applied if "schedules" in each] == [
-        "flows.refresh_staging.refresh_staging"
-    ]
-    assert without_schedules_of(content, []) == content
+    applied = as_people_left_them(content, there)["deployments"]
+    scheduled = [each["entrypoint"] for each in applied if "schedules" in each]
+    assert scheduled == ["flows.refresh_staging.refresh_staging"], "the server has none for it"
+    assert {each["name"] for each in applied if each.get("paused")} == {"nightly"}
+    assert as_people_left_them(content, []) == content
