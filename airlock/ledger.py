@@ -386,9 +386,9 @@ async def begin(conn: Conn, request: DeployRequest | RefreshRequest, plan: Plan)
         rows = await conn.fetch(
             postgres.query("deploy_begin"),
             request.target,
-            request.requester,
-            request.reason,
-            request.model_dump_json(),
+            record.storable(request.requester),
+            record.storable(request.reason),
+            record.dump(request),
             record.dump(plan),
             plan.schema_before,
             holder_name(),
@@ -463,7 +463,8 @@ async def _update(
     statement = f"UPDATE airlock.deploy SET {', '.join(assignments)} WHERE id = $1 AND fence = $2"  # noqa: S608
     async with conn.transaction():
         await check_fence(conn, lease)
-        await conn.execute(statement, lease.deploy, lease.fence, *columns.values())
+        values = (value and record.storable(value) for value in columns.values())
+        await conn.execute(statement, lease.deploy, lease.fence, *values)
 
 
 _DEPLOYS = (
@@ -603,7 +604,7 @@ async def event(
         lease.fence,
         step,
         phase,
-        detail,
+        record.storable(detail),
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from airlock import record
 from airlock.errors import Refused
 from airlock.service import LogMark
 from airlock.settings import Target, read_env_file
@@ -74,12 +75,15 @@ def tail(target: Target, found: Iterable[LogMark], lines: int = 15) -> str:
 
 
 def mask(target: Target, text: str) -> str:
-    """The text without passwords in URLs, query strings, and the values of secret variables."""
+    """The text as it may be shown and stored.
+
+    That is without passwords in URLs, query strings, and the values of secret variables.
+    """
     secrets = sorted(_secrets(target), key=len, reverse=True)
     text = _without(secrets, text)
     text = _QUERY.sub(r"\1?***", _CREDENTIALS.sub("***", text))
     # What was cut out may have brought the pieces of another one together.
-    return _without(secrets, text)
+    return record.storable(_without(secrets, text))
 
 
 def _without(secrets: Iterable[str], text: str) -> str:

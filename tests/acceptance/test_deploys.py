@@ -149,6 +149,7 @@ async def test_a_schema_that_differs_from_the_rehearsal_is_rolled_back(stage, ru
     [
         ("port-taken", "Address already in use", 8),
         ("exits", "no licence", 8),
+        ("nul", "no \ufffd licence", 8),
         ("never-ready", "not ready", 1),
     ],
 )

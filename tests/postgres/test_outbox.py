@@ -17,6 +17,7 @@ from airlock import ledger, outbox, postgres, record, settings, snapshot
 from airlock.__main__ import main
 from airlock.alert import letters
 from airlock.approval import Approval
+from airlock.health import HealthVerdict
 from airlock.ledger import Lease
 from airlock.postgres import Conn, connect
 from tests.postgres.conftest import Project
@@ -277,6 +278,20 @@ async def test_an_undo_by_hand_resolves_a_stranded_deploy(project, channels):
     await outbox.deliver("prod")
     assert channels.told[1:] == ["RESOLVED – ROLLED BACK – schema back on an empty schema (prod)"]
     assert channels.pages == [("trigger", "airlock-prod"), ("resolve", "airlock-prod")]
+
+
+@pytest.mark.parametrize("end", [steps.fail, steps.strand, steps.roll_back])
+async def test_a_failure_that_cannot_be_stored_as_it_is_ends_the_deploy_and_is_told(
+    project, channels, conn, end
+):
+    project.write(1, *TABLE)
+    lease = await project.begin()
+    seen = HealthVerdict(verdict="unhealthy", summary="\0", evidence=(), seconds=1, first_bad="\0")
+    await ledger.note(conn, lease, health=record.dump(seen))
+    await end(lease, "its last lines: a\0b\ud800c")
+    await outbox.deliver("prod")
+    assert "a\ufffdb\ufffdc" in channels.slack.bodies[0]["text"]
+    assert "first bad sign: \ufffd" in channels.slack.bodies[0]["text"]
 
 
 async def test_approval_is_asked_for_once_per_rehearsal_and_pages_nobody(project, channels, conn):
