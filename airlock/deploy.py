@@ -621,6 +621,8 @@ async def reopen(target: Target, number: int | None = None) -> tuple[Lease, Depl
                 await preview.undrifted(conn, target)
             lease = await ledger.take_over(conn, last)
             await ledger.event(conn, lease, ledger.REOPENED, "done", "a person asked for the undo")
+            if last.is_open and last.state != "stranded" and not last.is_asked:
+                await ledger.event(conn, lease, ledger.CUT_OFF, "done", f"it was {last.state}")
             return lease, last
     raise Refused(
         f"There is no deploy of {target.name} to undo: the last one left nothing behind. "

@@ -42,6 +42,8 @@ HEARTBEAT_S = 5.0
 SILENT_S = 30.0
 # The journal's line where a person took a deploy up again in order to undo it.
 REOPENED = "reopen"
+# And where its runner had left it open, without an outcome that anybody was told.
+CUT_OFF = "cut_off"
 
 State = Literal[
     "planned",

@@ -15,12 +15,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from airlock import ledger, record, settings
-from airlock.alert import Alert, NotTaken, channels, compose, letters, routing
+from airlock.alert import Alert, Kind, NotTaken, channels, compose, letters, routing
 from airlock.alert.compose import Facts
 from airlock.alert.letters import Letter
 from airlock.approval import Approval
 from airlock.errors import Refused
-from airlock.ledger import Deploy, Lease
+from airlock.ledger import Delivery, Deploy, Event, Lease
 from airlock.postgres import Conn
 from airlock.service import probe
 from airlock.settings import Target
@@ -40,7 +40,15 @@ TARGET_S = 120.0
 async def enqueue(conn: Conn, lease: Lease) -> None:
     """Put the outcome of a deploy into the outbox, in the transaction that writes the outcome."""
     async with _harmless(conn, lease):
-        await _enqueue(conn, lease)
+        row = await ledger.deploy(conn, lease.deploy)
+        alert = compose.bare(lease, row.state, row.kind)
+        try:
+            async with conn.transaction():
+                alert = await _composed(conn, row)
+        except Exception as error:  # noqa: BLE001 – people must hear of the outcome at least
+            log.warning("The alert about deploy %d is bare: %s", row.id, type(error).__name__)
+        key = f"{row.target}-{row.id}-{row.state}-{lease.fence}"
+        await ledger.enqueue_alert(conn, lease.deploy, key, record.dump(alert))
 
 
 @asynccontextmanager
@@ -53,21 +61,26 @@ async def _harmless(conn: Conn, lease: Lease) -> AsyncGenerator[None]:
         log.warning("There is no alert about deploy %d: %s", lease.deploy, type(error).__name__)
 
 
-async def _enqueue(conn: Conn, lease: Lease) -> None:
-    row = await ledger.deploy(conn, lease.deploy)
+async def _composed(conn: Conn, row: Deploy) -> Alert:
     asked = _approval(row)
+    events = await ledger.events(conn, row.id)
     facts = Facts(
-        events=await ledger.events(conn, lease.deploy),
+        events=events,
         kept_rows=await conn.fetchval(
-            "SELECT pg_catalog.count(*) FROM airlock.kept WHERE deploy = $1", lease.deploy
+            "SELECT pg_catalog.count(*) FROM airlock.kept WHERE deploy = $1", row.id
         ),
-        earlier=await ledger.alerts_since_resolved(conn, lease.target),
+        earlier=await _earlier(conn, row, events),
         approval=asked.sentence if asked else "",
         turned_down=asked is not None and asked.is_refusal,
     )
-    alert = compose.compose(settings.target(lease.target), row, facts)
-    key = f"{row.target}-{row.id}-{row.state}-{lease.fence}"
-    await ledger.enqueue_alert(conn, lease.deploy, key, record.dump(alert))
+    return compose.compose(settings.target(row.target), row, facts)
+
+
+async def _earlier(conn: Conn, row: Deploy, events: Sequence[Event]) -> frozenset[str]:
+    told = await ledger.alerts_since_resolved(conn, row.target)
+    # Whoever was called past the outbox is not in it.
+    cut_off = any(event.step == ledger.CUT_OFF for event in events)
+    return told | {"stranded"} if cut_off else told
 
 
 def _approval(row: Deploy) -> Approval | None:
@@ -110,7 +123,7 @@ async def drift_found(
 ) -> bool:
     """Tell people that the schema is not the ledger's; whether that was news."""
     last = await ledger.last_drift(conn, target.name)
-    known = record.load(Alert, last.body) if last else None
+    known = letters.read(last) if last else None
     alert = compose.drift_found(target, headline, difference, run_url=run_url)
     if known is not None and (known.state, known.error) == (alert.state, alert.error):
         return False
@@ -120,7 +133,8 @@ async def drift_found(
 async def drift_gone(conn: Conn, target: Target, *, run_url: str | None = None) -> bool:
     """Tell people that the schema is the ledger's again; whether that was news."""
     last = await ledger.last_drift(conn, target.name)
-    if last is None or record.load(Alert, last.body).state == "drift_gone":
+    known = letters.read(last) if last else None
+    if last is None or known is None or known.state == "drift_gone":
         return False
     earlier = await ledger.alerts_since_resolved(conn, target.name)
     ends = routing.ends("drift_gone", earlier)
@@ -144,8 +158,9 @@ async def announce(target_name: str, emit: Callable[[Alert], None]) -> None:
         for queued in await ledger.unannounced(conn):
             # Whoever announces at this moment as well waits in here, and then passes it over.
             async with conn.transaction():
-                if await ledger.claim_event(conn, queued.id):
-                    emit(record.load(Alert, queued.body))
+                alert = letters.read(queued)
+                if alert and await ledger.claim_event(conn, queued.id):
+                    emit(alert)
 
 
 async def deliver(target_name: str, *, force: bool = False) -> tuple[Letter, ...]:
@@ -160,7 +175,7 @@ async def deliver(target_name: str, *, force: bool = False) -> tuple[Letter, ...
         # The next deploy upgrades an older ledger, and delivers what waits there.
         if await ledger.version(conn) < 2:
             return ()
-        queued = await ledger.undelivered(conn)
+        queued = letters.readable(await ledger.undelivered(conn))
         waiting = await letters.addressed(conn, target, queued)
         await ledger.address(conn, [letter.delivery for letter in waiting])
         resolved = await ledger.last_resolved(conn, target.name)
@@ -175,6 +190,22 @@ async def deliver(target_name: str, *, force: bool = False) -> tuple[Letter, ...
             raise each
         tried += each
     return tuple(tried)
+
+
+def out_of_reach(lease: Lease, kind: Kind) -> Alert:
+    """The alert about a deploy whose ledger, and with it the outbox, cannot be reached."""
+    return compose.bare(lease, "stranded", kind, why="its ledger was not reached")
+
+
+async def call(alert: Alert, key: str) -> tuple[Letter, ...]:
+    """Hand an alert to its channels past the outbox, once; how each ended."""
+    target = settings.target(alert.target)
+    names = sorted(routing.channels(alert) & channels.configured(target))
+    posted = [
+        Letter(alert=alert, key=key, delivery=Delivery(alert=0, channel=name)) for name in names
+    ]
+    ended = await asyncio.gather(*(_send(target, letter, 0) for letter in posted))
+    return tuple(_after(letter, error) for letter, (error, _) in zip(posted, ended, strict=True))
 
 
 async def deliver_all() -> None:

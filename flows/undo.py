@@ -8,8 +8,9 @@ from typing import Any
 from prefect.states import Failed
 
 from airlock import refresh
-from airlock.errors import LeaseLost, Transient
+from airlock.errors import LeaseLost
 from airlock.ledger import Lease
+from tasks.call_for_help import call_for_help
 from tasks.fail import fail
 from tasks.is_untouched import is_untouched
 from tasks.roll_back import roll_back
@@ -34,13 +35,17 @@ async def undo(lease: Lease, failure: Exception, *, back: Back = roll_back) -> A
             said = f"{lease.target} was not touched. {_in_short(reason)}"
             return Failed(name="Refused", message=said)
         return await _go_back(lease, reason, failure, back)
-    except Transient as away:
+    except LeaseLost:
+        raise
+    except Exception as away:  # noqa: BLE001 – whatever it was, a person must hear of it
+        await call_for_help(lease, "refresh" if back is swap_back else "deploy", return_state=True)
         # Not Refused: how far the deploy came stands in a ledger that cannot be read or written.
         return Failed(
             name="Stranded",
-            message=f"{lease.target} needs a person, and its ledger could not be reached: {away} "
-            f"As soon as it can be: airlock status {lease.target}, then airlock rollback "
-            f"{lease.target}. This was after: {_in_short(reason)}",
+            message=f"{lease.target} needs a person, and its ledger could not be reached: "
+            f"{str(away) or type(away).__name__} As soon as it can be: airlock status "
+            f"{lease.target}, then airlock rollback {lease.target}. This was after: "
+            f"{_in_short(reason)}",
         )
 
 

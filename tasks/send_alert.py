@@ -19,15 +19,22 @@ async def send_alert(target: str) -> tuple[str, ...]:
     try:
         # Events first: they need nobody's answer.
         await outbox.announce(target, emit)
+    except Exception as error:  # noqa: BLE001 – the channels may be told all the same
+        _warn(target, error)
+    try:
         return tuple(str(letter) for letter in await outbox.deliver(target))
     except Exception as error:  # noqa: BLE001 – the deploy has ended, whoever hears of it
-        get_run_logger().warning(
-            "The outbox of %s was not emptied (%s). Later: airlock deliver %s",
-            target,
-            type(error).__name__,
-            target,
-        )
+        _warn(target, error)
         return ()
+
+
+def _warn(target: str, error: Exception) -> None:
+    get_run_logger().warning(
+        "The outbox of %s was not emptied (%s). Later: airlock deliver %s",
+        target,
+        type(error).__name__,
+        target,
+    )
 
 
 def emit(alert: Alert) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import cast
 
-from airlock import record
-from airlock.alert import Alert, State, routing
+from airlock import ledger, record
+from airlock.alert import Alert, Kind, State, routing
 from airlock.health import HealthVerdict
-from airlock.ledger import REOPENED, Deploy, Event
+from airlock.ledger import REOPENED, Deploy, Event, Lease
 from airlock.service import Release, log
 from airlock.settings import Target
 from airlock.snapshot import Snapshot
@@ -75,6 +75,23 @@ def compose(target: Target, row: Deploy, facts: Facts) -> Alert:
         ref=release.commit if release and not release.dirty else None,
     )
     return scrubbed(target, alert)
+
+
+def bare(lease: Lease, state: ledger.State, kind: Kind = "deploy", *, why: str = "") -> Alert:
+    """The alert that can always be made: the outcome, and no text from anywhere else.
+
+    why: what kept the whole alert from being made, for the headline.
+    """
+    said = "ROLLBACK FAILED" if state == "stranded" else state.upper().replace("_", " ")
+    return Alert(
+        headline=f"{said} – {lease.target}, {kind} {lease.deploy}{f': {why}' if why else ''}",
+        target=lease.target,
+        deploy=lease.deploy,
+        state=cast("State", state),
+        kind=kind,
+        at=datetime.now(UTC),
+        next_command=f"airlock status {lease.target}, airlock report {lease.target}",
+    )
 
 
 def approval_wanted(target: Target, row: Deploy, approval: str) -> Alert:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from pydantic import ValidationError
 
 from airlock import ledger, record
 from airlock.alert import Alert, channels, routing
 from airlock.ledger import Delivery, QueuedAlert
 from airlock.postgres import Conn
 from airlock.settings import Target
+
+log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 10.0
 LONGEST_PAUSE_S = 900.0
@@ -39,17 +44,31 @@ class Letter:
 
 async def outstanding(conn: Conn, target: Target) -> tuple[Letter, ...]:
     """Each alert with each channel that should have it and has not, oldest first."""
-    return await addressed(conn, target, await ledger.undelivered(conn))
+    return await addressed(conn, target, readable(await ledger.undelivered(conn)))
+
+
+def readable(queued: Iterable[QueuedAlert]) -> Mapping[QueuedAlert, Alert]:
+    """What this version can read: the alert of another one may be unknown to it, and waits."""
+    found = {each: read(each) for each in queued}
+    return {each: alert for each, alert in found.items() if alert is not None}
+
+
+def read(queued: QueuedAlert) -> Alert | None:
+    """The alert; None, and a warning, where this version cannot read it."""
+    try:
+        return record.load(Alert, queued.body)
+    except ValidationError:
+        log.warning("Alert %d cannot be read by this version, and waits for a newer", queued.id)
+        return None
 
 
 async def addressed(
-    conn: Conn, target: Target, queued: Sequence[QueuedAlert]
+    conn: Conn, target: Target, queued: Mapping[QueuedAlert, Alert]
 ) -> tuple[Letter, ...]:
     """The same for these alerts."""
     known = {(each.alert, each.channel): each for each in await ledger.deliveries(conn)}
     configured, found = channels.configured(target), list[Letter]()
-    for each in queued:
-        alert = record.load(Alert, each.body)
+    for each, alert in queued.items():
         for channel in sorted(routing.channels(alert) & configured):
             new = Delivery(alert=each.id, channel=channel)
             delivery = known.get((each.id, channel), new)

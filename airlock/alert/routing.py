@@ -34,7 +34,8 @@ class Route:
 ROUTES: Mapping[State, Route] = {
     "succeeded": Route(told=False, page=None, status="success", ends=ANYTHING),
     "failed": Route(told=True, page="warning", status="failure", ends=NOTHING),
-    "turned_down": Route(told=True, page=None, status="inactive", ends=NOTHING),
+    # Stranded, of a deploy that was cut off and turns out to have touched nothing.
+    "turned_down": Route(told=True, page=None, status="inactive", ends=frozenset({"stranded"})),
     "rolled_back": Route(told=True, page="error", status="failure", ends=NOTHING),
     "undone": Route(told=True, page=None, status="inactive", ends=ANYTHING),
     "stranded": Route(told=True, page="critical", status="error", ends=NOTHING),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -97,7 +98,8 @@ def _secrets(target: Target) -> set[str]:
     names = (*target.secret_variables, *(service.env if service else ()))
     found = {os.environ.get(name, "") for name in names}
     for file in (target.env_file, service.env_file if service else None):
-        if file is not None and file.is_file():
+        # What cannot be read has told nobody its values either.
+        with contextlib.suppress(Refused):
             found |= set(read_env_file(file).values())
     found |= {part for value in found for part in _parts(value)}
     # Short values are ports and flags: masking every "1" would leave nothing to read.

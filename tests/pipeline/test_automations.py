@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -116,6 +117,19 @@ async def test_a_rollback_reaches_the_block_and_a_good_deploy_does_not(
     assert told["subject"] == headline
     assert told["body"].startswith(f"{headline}\nTarget: prod, ")
     assert "Error: it is wrong" in told["body"]
+
+
+async def test_channels_are_told_though_no_event_can_be_emitted(database, tmp_path, monkeypatch):
+    project(tmp_path, monkeypatch, database.url)
+    monkeypatch.setattr("tasks.send_alert.emit", lambda alert: 1 / 0)
+    monkeypatch.setattr("tasks.send_alert.get_run_logger", logging.getLogger)
+    async with receiving() as receiver:
+        with (tmp_path / "airlock.toml").open("a") as file:
+            file.write('[targets.prod.alerts]\nslack_url_env = "SLACK_URL"\n')
+        monkeypatch.setenv("SLACK_URL", receiver.url)
+        await rolled_back()
+        await send_alert.fn("prod")
+    assert len(receiver.bodies) == 1
 
 
 def project(root: Any, monkeypatch: pytest.MonkeyPatch, url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ import pytest
 from prefect import flow
 
 from airlock import settings
+from airlock.alert import Alert
 from airlock.errors import LeaseLost, Transient
 from airlock.ledger import Lease
 from flows.undo import undo
 from tasks.is_untouched import is_untouched
 from tasks.roll_back import roll_back
 from tasks.strand import strand
+from tests.receiver import Receiver, receiving
 
 LEASE = Lease(target="prod", deploy=7, fence=7)
 
@@ -35,8 +38,36 @@ async def story(failure: str) -> Any:
     return await undo(LEASE, Transient(failure))
 
 
-async def test_a_deploy_whose_ledger_is_out_of_reach_is_stranded_and_never_refused():
+@pytest.fixture
+async def pager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Receiver]:
+    async with receiving() as found:
+        with (tmp_path / "airlock.toml").open("a", encoding="utf-8") as file:
+            file.write(
+                '[targets.prod.alerts]\npagerduty_key_env = "PAGER_KEY"\n'
+                f'pagerduty_url = "{found.url}"\n'
+            )
+        monkeypatch.setenv("PAGER_KEY", "x")
+        yield found
+
+
+@pytest.mark.parametrize("emits", [True, False])
+async def test_a_deploy_whose_ledger_is_out_of_reach_is_stranded_and_a_person_is_called(
+    pager: Receiver, monkeypatch: pytest.MonkeyPatch, emits: bool
+):
+    events: list[str] = []
+
+    def emit(alert: Alert) -> None:
+        assert emits
+        events.append(alert.event)
+
+    monkeypatch.setattr("tasks.call_for_help.emit", emit)
     state = await story("the connection was lost", return_state=True)
+    (call,) = pager.bodies
+    assert (call["event_action"], call["dedup_key"]) == ("trigger", "airlock-prod")
+    headline = "ROLLBACK FAILED – prod, deploy 7: its ledger was not reached"
+    assert call["payload"]["summary"] == headline
+    assert call["payload"]["severity"] == "critical"
+    assert events == (["airlock.deploy.stranded"] if emits else [])
     assert (state.name, state.is_failed()) == ("Stranded", True)
     for said in ("could not be reached", "airlock rollback prod", "the connection was lost"):
         assert said in state.message

@@ -264,7 +264,8 @@ async def test_whoever_ends_a_deploy_by_hand_before_production_pages_nobody(proj
     lease, _ = await steps.reopen(project.target)
     await steps.fail(lease, "not wanted")
     await outbox.deliver("prod")
-    assert (channels.pages, channels.states) == ([], ["turned_down"])
+    assert ("trigger", "airlock-prod") not in channels.pages
+    assert channels.states == ["turned_down"]
 
 
 async def test_an_undo_by_hand_resolves_a_stranded_deploy(project, channels):
@@ -292,6 +293,20 @@ async def test_a_failure_that_cannot_be_stored_as_it_is_ends_the_deploy_and_is_t
     await outbox.deliver("prod")
     assert "a\ufffdb\ufffdc" in channels.slack.bodies[0]["text"]
     assert "first bad sign: \ufffd" in channels.slack.bodies[0]["text"]
+
+
+async def test_whoever_was_called_past_the_outbox_is_told_that_it_is_over(project, channels, conn):
+    project.write(1, *TABLE)
+    for state, end in (("applying", steps.roll_back), ("planned", steps.fail)):
+        await ledger.advance(conn, await project.begin(), state)
+        lease, _ = await steps.reopen(project.target)
+        await end(lease, "asked for")
+    await outbox.deliver("prod")
+    assert channels.told == [
+        "RESOLVED – ROLLED BACK – schema back on an empty schema (prod)",
+        "RESOLVED – REFUSED – prod was not touched, still on an empty schema",
+    ]
+    assert channels.pages[0] == ("resolve", "airlock-prod")
 
 
 async def test_approval_is_asked_for_once_per_rehearsal_and_pages_nobody(project, channels, conn):
@@ -386,7 +401,39 @@ async def test_a_deploy_succeeds_whatever_becomes_of_its_alert(project, monkeypa
     project.write(1, *TABLE)
     await project.deploy()
     assert await project.fetch("SELECT state FROM airlock.deploy") == [("succeeded",)]
-    assert await project.fetch("SELECT FROM airlock.alert") == []
+    headline = "SUCCEEDED – prod, deploy 1"
+    assert await project.fetch("SELECT body->>'headline' FROM airlock.alert") == [(headline,)]
+
+
+async def test_whoever_strands_is_told_though_the_services_env_file_cannot_be_read(
+    project, channels
+):
+    project.write(1, *TABLE)
+    lease = await project.begin()
+    (project.root / "service.env").write_bytes(b"X=\xff\xfe")
+    with (project.root / "airlock.toml").open("a", encoding="utf-8") as file:
+        file.write('[targets.prod.service]\nenv_file = "service.env"\n')
+    await steps.strand(lease, "it does not go back")
+    await outbox.deliver("prod")
+    assert "Error: it does not go back" in channels.slack.bodies[0]["text"]
+
+
+async def test_an_alert_that_this_version_cannot_read_waits_and_holds_up_no_other(
+    project, channels, caplog
+):
+    await failed(project)
+    await project.execute(
+        "INSERT INTO airlock.alert (dedup_key, body)"
+        """ VALUES ('x', '{"headline": "h", "target": "prod", "deploy": null, "state": "new"}')"""
+    )
+    await failed(project)
+    await outbox.deliver("prod")
+    seen: list[str] = []
+    await outbox.announce("prod", lambda alert: seen.append(alert.state))
+    assert (channels.states, seen) == (["failed"] * 2, ["failed"] * 2)
+    assert "Alert 2 cannot be read by this version" in caplog.text
+    waiting = "SELECT id FROM airlock.alert WHERE delivered_at IS NULL"
+    assert await project.fetch(waiting) == [(2,)]
 
 
 async def test_a_deploy_succeeds_whatever_becomes_of_old_snapshots(project, monkeypatch):
