@@ -32,7 +32,7 @@ from airlock.replacement import Replacement
 from airlock.request import DeployRequest, RefreshRequest
 from airlock.service import Restart
 from airlock.settings import Target
-from airlock.timeline import StepTime
+from airlock.timeline import UNDOES, StepTime
 
 VERSION = 2
 # Two keys of one advisory lock: "airl" in ASCII, and the one door of this database.
@@ -648,12 +648,11 @@ def step_times(journaled: Sequence[Event]) -> tuple[StepTime, ...]:
 
 
 async def failed_step(conn: Conn, number: int) -> str | None:
-    """The step that failed last; None when none did, as in a rollback by hand."""
-    return await conn.fetchval(
-        "SELECT step FROM airlock.event WHERE deploy = $1 AND phase = 'failed'"
-        " ORDER BY sequence DESC LIMIT 1",
-        number,
-    )
+    """The step that failed last, unless a later try went well.
+
+    None when none did, as in a rollback by hand.
+    """
+    return await conn.fetchval(postgres.query("failed_step"), number, sorted(UNDOES))
 
 
 @asynccontextmanager

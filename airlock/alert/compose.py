@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import cast
 
 from airlock import ledger, record
@@ -179,7 +180,9 @@ def short(text: str) -> str:
 
 def times(row: Deploy, events: Sequence[Event]) -> tuple[float | None, float | None]:
     """Seconds from going live to the failure, and from there until everything was back."""
-    failures = [e for e in events if e.phase == "failed" and e.step == row.failed_step]
+    # Later than its last success: a step that went well at another try had not failed.
+    ours = [e for e in events if e.step == row.failed_step and e.phase != "intent"]
+    failures = list(takewhile(lambda e: e.phase == "failed", reversed(ours)))[::-1]
     live = [e for e in events if (e.step, e.phase) in LIVE]
     if not failures or not live or row.failure is None:
         return None, None

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from airlock import deploy as steps
-from airlock import dora, ledger, metrics, record, settings
+from airlock import dora, ledger, metrics, record, report, settings
+from airlock.alert import Alert
 from airlock.postgres import Conn
 from airlock.replacement import Replacement
 from tests.postgres.conftest import Project
@@ -61,8 +62,7 @@ async def ledger_of_weeks(project: Project, conn: Conn) -> Project:
     await conn.execute(EVENT, back, "check_health", "failed", 80)
     await conn.execute(EVENT, back, "check_health", "failed", 79)
     await conn.execute(EVENT, back, "roll_back", "failed", 84)
-    undone = await insert(conn, "rolled_back", 71, 56)
-    await conn.execute(EVENT, undone, ledger.REOPENED, "done", 60)
+    await undone_by_hand(project, conn)
     refresh = await insert(conn, "succeeded", 51, 50, kind="refresh")
     names = Replacement.of(refresh, source="prod", database="d", oid=1)
     await conn.execute(
@@ -76,6 +76,27 @@ async def ledger_of_weeks(project: Project, conn: Conn) -> Project:
         dry_run,
     )
     return project
+
+
+async def undone_by_hand(project: Project, conn: Conn) -> None:
+    """A good deploy of 71 minutes ago, one step of which was tried twice; undone 60 to 56 ago."""
+    good = await project.begin()
+    for phase in ("intent", "failed", "intent", "done"):
+        await ledger.event(conn, good, "take_snapshot", phase)
+    await steps.succeed(good)
+    undone, _ = await steps.reopen(project.target)
+    await steps.roll_back(undone, "not wanted")
+    await conn.execute(
+        "UPDATE airlock.event SET at = now() - make_interval(mins => CASE"
+        " WHEN step = $2 THEN 60 ELSE 70 END) WHERE deploy = $1",
+        undone.deploy,
+        ledger.REOPENED,
+    )
+    await conn.execute(
+        "UPDATE airlock.deploy SET created_at = now() - interval '71 min',"
+        " finished_at = now() - interval '56 min' WHERE id = $1",
+        undone.deploy,
+    )
 
 
 async def test_the_measures_count_deploys_and_neither_refreshes_nor_dry_runs(
@@ -95,6 +116,20 @@ async def test_the_measures_count_deploys_and_neither_refreshes_nor_dry_runs(
     # 80 to 74 minutes ago by itself, 60 to 56 by hand.
     assert (measured.restore_s, measured.restored) == (pytest.approx(300, abs=1), 2)
     assert len(found.recent) == 7
+
+
+async def test_a_step_that_went_well_at_another_try_is_not_what_an_undo_is_put_down_to(
+    ledger_of_weeks: Project, conn: Conn
+):
+    (undone,) = [row for row in await ledger.recent(conn, limit=9) if row.failure == "not wanted"]
+    assert undone.failed_step is None
+    found = await steps.read_report(ledger_of_weeks.target, undone.id)
+    assert "**Undone by hand:** not wanted" in report.markdown(found)
+    ((alert,),) = await ledger_of_weeks.fetch(
+        "SELECT body FROM airlock.alert WHERE body->>'state' = 'undone'"
+    )
+    told = record.load(Alert, str(alert))
+    assert (told.failed_step, told.detect_s, told.restore_s) == ("", None, None)
 
 
 async def test_a_target_without_a_ledger_has_no_outcomes(project: Project, conn: Conn):

@@ -295,10 +295,28 @@ FAILED_AFTER_RESTART = events(
             5,
             (2.0, 3.0),
         ),
+        (
+            "check_health",
+            events(
+                (1, "apply_plan", "done"),
+                (2, "check_health", "failed"),
+                (3, "check_health", "done"),
+                (4, "check_health", "failed"),
+            ),
+            5,
+            (3.0, 1.0),
+        ),
         ("rehearse", events((0, "rehearse", "intent"), (2, "rehearse", "failed")), 5, (None, None)),
         (None, events((0, "apply_plan", "done")), 5, (None, None)),
     ],
-    ids=["after the restart", "not back yet", "while applying", "before it", "by hand"],
+    ids=[
+        "after the restart",
+        "not back yet",
+        "while applying",
+        "again after a success",
+        "before it",
+        "by hand",
+    ],
 )
 def test_detection_counts_from_going_live_and_restoring_from_the_failure(
     step, journal, finished_s, expected
