@@ -208,6 +208,7 @@ async def _status(target: settings.Target) -> dict[str, object]:
             applied = await ledger.applied(conn)
             last = await ledger.recent(conn)
             waiting = await letters.outstanding(conn, target)
+            given_up = await letters.given_up(conn, target)
     except AirlockError as error:
         return {"target": target.name, "says": str(error), "error": str(error)}
     failed = [f"{d.channel}: {d.last_error}" for each in waiting if (d := each.delivery).last_error]
@@ -223,6 +224,9 @@ async def _status(target: settings.Target) -> dict[str, object]:
     if waiting:
         says += f"\n  {len(waiting)} alert deliver{'ies wait' if len(waiting) > 1 else 'y waits'}"
         says += f": {failed[-1]}. Now: airlock deliver {target.name} --force" if failed else ""
+    if given_up:
+        lost = given_up[-1]
+        says += f"\n  {len(given_up)} of the last days given up: {lost.channel}: {lost.last_error}"
     return {
         "target": target.name,
         "says": says,
@@ -230,6 +234,7 @@ async def _status(target: settings.Target) -> dict[str, object]:
         "pending": pending,
         "last_deploy": _deploy_as_json(last[0]) if last else None,
         "alerts_waiting": len(waiting),
+        "alerts_given_up": len(given_up),
         "last_alert_error": failed[-1] if failed else None,
     }
 
@@ -505,7 +510,7 @@ async def _deliver(target: settings.Target, *, force: bool) -> list[str]:
             waiting = await letters.outstanding(conn, target)
     except AirlockError as error:
         return [str(error)]
-    taken = [str(letter) for letter in tried if letter.delivery.taken]
+    taken = [str(each) for each in tried if each.delivery.taken or each.is_given_up]
     left = [f"{letter}; again in {letter.due_in_s:.0f} s" for letter in waiting]
     return [*taken, *left] or ["nothing waits"]
 

@@ -617,6 +617,8 @@ async def reopen(target: Target, number: int | None = None) -> tuple[Lease, Depl
     """
     async with ledger.connection(target) as conn:
         if (last := await last_to_undo(conn, number)) is not None:
+            # Its outcome is told from an outbox of this version.
+            await ledger.ensure(conn)
             if last.state == "succeeded" and last.kind == "deploy":
                 await preview.undrifted(conn, target)
             lease = await ledger.take_over(conn, last)

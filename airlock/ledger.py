@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -745,6 +745,7 @@ class QueuedAlert:
     deploy: int | None  # None: about drift, which no deploy made
     dedup_key: str
     body: str
+    age_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -752,6 +753,7 @@ class Delivery:
     """One alert on its way to one channel.
 
     waited_s: since it was last tried; None before the first time.
+    refused: the channel said that it will not take it, and may say so again.
     """
 
     alert: int
@@ -759,6 +761,7 @@ class Delivery:
     attempts: int = 0
     last_error: str | None = None
     waited_s: float | None = None
+    refused: bool = False
     taken: bool = False
 
 
@@ -778,7 +781,8 @@ async def undelivered(conn: Conn) -> tuple[QueuedAlert, ...]:
     if not await exists(conn):
         return ()
     rows = await conn.fetch(
-        "SELECT id, deploy, dedup_key, body FROM airlock.alert"
+        "SELECT id, deploy, dedup_key, body, extract(epoch FROM pg_catalog.clock_timestamp()"
+        " - created_at)::double precision AS age_s FROM airlock.alert"
         " WHERE delivered_at IS NULL ORDER BY id"
     )
     return tuple(QueuedAlert(**dict(row)) for row in rows)
@@ -839,9 +843,17 @@ async def last_drift(conn: Conn, target: str) -> QueuedAlert | None:
 
 async def deliveries(conn: Conn) -> tuple[Delivery, ...]:
     """What is known of the channels of undelivered alerts; nothing in an older ledger."""
-    if await version(conn) < 2:
+    if await version(conn) < VERSION:
         return ()
     rows = await conn.fetch(postgres.query("deliveries"))
+    return tuple(Delivery(**dict(row)) for row in rows)
+
+
+async def given_up(conn: Conn, channels: Sequence[str], *, within_s: float) -> tuple[Delivery, ...]:
+    """What one of these channels never took, and is asked to take no more since so many seconds."""
+    if await version(conn) < VERSION:
+        return ()
+    rows = await conn.fetch(postgres.query("given_up"), channels, within_s)
     return tuple(Delivery(**dict(row)) for row in rows)
 
 
@@ -853,23 +865,34 @@ async def address(conn: Conn, found: Sequence[Delivery]) -> None:
     )
 
 
-async def claim(conn: Conn, found: Delivery) -> bool:
-    """Whether this transaction may make the next attempt: nobody else has it, or made it since."""
+async def claim(conn: Conn, found: Delivery, *, wait_s: float) -> Delivery | None:
+    """The delivery as it is now, nobody else's until this transaction ends.
+
+    None where somebody else has had it for ``wait_s`` seconds.
+    """
     # Whoever holds the row may wait for a mail server, and does nothing else here.
-    await conn.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-    row = await conn.fetchrow(
-        "SELECT 1 FROM airlock.delivery WHERE alert = $1 AND channel = $2 AND attempts = $3"
-        " AND delivered_at IS NULL FOR UPDATE SKIP LOCKED",
-        found.alert,
-        found.channel,
-        found.attempts,
+    await conn.execute(
+        "SET LOCAL idle_in_transaction_session_timeout = 0;"
+        f" SET LOCAL lock_timeout = {round(wait_s * 1000)}"
     )
-    return row is not None
+    try:
+        async with conn.transaction():
+            row = await conn.fetchrow(
+                "SELECT attempts, refused, delivered_at IS NOT NULL AS taken FROM airlock.delivery"
+                " WHERE alert = $1 AND channel = $2 FOR UPDATE",
+                found.alert,
+                found.channel,
+            )
+    except asyncpg.LockNotAvailableError:
+        return None
+    return replace(found, **dict(row)) if row else None
 
 
-async def record_delivery(conn: Conn, alert: int, channel: str, error: str | None) -> None:
+async def record_delivery(
+    conn: Conn, alert: int, channel: str, error: str | None, *, refused: bool = False
+) -> None:
     """Count one attempt on one channel; without an error the channel has taken the alert."""
-    await conn.execute(postgres.query("delivery"), alert, channel, error)
+    await conn.execute(postgres.query("delivery"), alert, channel, error, refused)
 
 
 async def close_alerts(conn: Conn, alerts: Sequence[int], channels: Sequence[str]) -> None:

@@ -13,9 +13,10 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Literal
 
 from airlock import ledger, record, settings
-from airlock.alert import Alert, Kind, NotTaken, channels, compose, letters, routing
+from airlock.alert import Alert, Kind, NotTaken, channels, compose, email, letters, routing
 from airlock.alert.compose import Facts
 from airlock.alert.letters import Letter
 from airlock.approval import Approval
@@ -27,11 +28,16 @@ from airlock.settings import Target
 
 log = logging.getLogger(__name__)
 
-# One alert on one channel, with all its requests; and one channel in one pass.
+# One alert on one channel, with all its requests. A mail server may look into a mail, or at who
+# brings it, before it answers.
 SEND_S = 10.0
+MAIL_S = email.TIMEOUT_S
+# One channel in one pass.
 PASS_S = 30.0
 # One target in the loop: longer than a pass, however slow its database is.
 TARGET_S = 120.0
+
+Ending = Literal["taken", "refused", "later", "silent"]
 
 
 # ---------------------------------------------------------------- in
@@ -166,17 +172,19 @@ async def announce(target_name: str, emit: Callable[[Alert], None]) -> None:
 async def deliver(target_name: str, *, force: bool = False) -> tuple[Letter, ...]:
     """Send what the outbox of one target holds and is due; what was tried, and how it ended.
 
-    A channel that does not take an alert is asked again by a later call, after a pause that grows;
-    it fails nothing.
+    A channel that does not take an alert is asked again by a later call, after a pause that grows,
+    and no more after some days; it fails nothing.
     force: without the pauses.
     """
     target = settings.target(target_name)
     async with ledger.connection(target) as conn:
         # The next deploy upgrades an older ledger, and delivers what waits there.
-        if await ledger.version(conn) < 2:
+        if await ledger.version(conn) < ledger.VERSION:
             return ()
         queued = letters.readable(await ledger.undelivered(conn))
-        waiting = await letters.addressed(conn, target, queued)
+        found = await letters.addressed(conn, target, queued)
+        late = [letter for letter in found if letter.is_given_up]
+        waiting = [letter for letter in found if not letter.is_given_up]
         await ledger.address(conn, [letter.delivery for letter in waiting])
         resolved = await ledger.last_resolved(conn, target.name)
         by_channel = [letters.due(waiting, name, force=force) for name in channels.CHANNELS]
@@ -184,12 +192,26 @@ async def deliver(target_name: str, *, force: bool = False) -> tuple[Letter, ...
         ended = await asyncio.gather(*passes, return_exceptions=True)
         done = [each.id for each in queued]
         await ledger.close_alerts(conn, done, sorted(channels.configured(target)))
+        await _give_up(conn, late, waiting)
+    return (*late, *_all(ended))
+
+
+async def _give_up(conn: Conn, late: Sequence[Letter], waiting: Sequence[Letter]) -> None:
+    """Close the alerts for which no channel but late ones is left."""
+    for letter in late:
+        log.warning("%s", letter)
+    left = {letter.delivery.alert for letter in waiting}
+    await ledger.close_alerts(conn, [n for x in late if (n := x.delivery.alert) not in left], [])
+
+
+def _all(ended: Sequence[Sequence[Letter] | BaseException]) -> list[Letter]:
+    """What was tried on all channels. Raises what went wrong on one."""
     tried: list[Letter] = []
     for each in ended:
         if isinstance(each, BaseException):
             raise each
         tried += each
-    return tuple(tried)
+    return tried
 
 
 def out_of_reach(lease: Lease, kind: Kind) -> Alert:
@@ -227,23 +249,42 @@ async def _deliver_quietly(name: str) -> None:
 
 
 async def _send_all(target: Target, todo: Sequence[Letter], resolved: int) -> tuple[Letter, ...]:
-    """Try one channel's letters, until it does not answer."""
+    """Try one channel's letters in order, until it is seen to be down."""
     until, tried = time.monotonic() + PASS_S, list[Letter]()
     async with ledger.connection(target) as conn:
         for letter in todo:
             if time.monotonic() >= until:
                 break
-            delivery = letter.delivery
-            # While it is sent, another deliverer passes the row over.
-            async with conn.transaction():
-                if not await ledger.claim(conn, delivery):
-                    continue
-                error, answered = await _send(target, letter, resolved)
-                await ledger.record_delivery(conn, delivery.alert, delivery.channel, error)
-            tried.append(_after(letter, error))
-            if not answered:
+            done, goes_on = await _try(conn, target, letter, resolved)
+            tried += [done] if done else []
+            # A later alert may be the end of what this one says: it does not overtake it.
+            if not goes_on:
                 break
     return tuple(tried)
+
+
+async def _try(
+    conn: Conn, target: Target, letter: Letter, resolved: int
+) -> tuple[Letter | None, bool]:
+    """The letter after one attempt, None if that was another deliverer's; whether the next follows.
+
+    Whoever else sends it at this moment is waited for.
+    """
+    delivery = letter.delivery
+    async with conn.transaction():
+        now = await ledger.claim(conn, delivery, wait_s=_limit_s(delivery.channel))
+        if now is None or now.taken or now.attempts != delivery.attempts:
+            return None, now is not None and (now.taken or now.refused)
+        error, ended = await _send(target, letter, resolved)
+        refused = ended == "refused" or (
+            ended == "later" and delivery.attempts + 1 >= letters.HOLDS_UP_ATTEMPTS
+        )
+        await ledger.record_delivery(conn, delivery.alert, delivery.channel, error, refused=refused)
+    return _after(letter, error), ended in ("taken", "refused")
+
+
+def _limit_s(channel: str) -> float:
+    return MAIL_S if channel == "email" else SEND_S
 
 
 def _after(letter: Letter, error: str | None) -> Letter:
@@ -254,18 +295,18 @@ def _after(letter: Letter, error: str | None) -> Letter:
     return replace(letter, delivery=replace(delivery, waited_s=0.0))
 
 
-async def _send(target: Target, letter: Letter, resolved: int) -> tuple[str | None, bool]:
-    """Why a channel did not take an alert, None if it did; and whether it answered at all."""
+async def _send(target: Target, letter: Letter, resolved: int) -> tuple[str | None, Ending]:
+    """Why a channel did not take an alert, None if it did; and how the attempt ended."""
     channel = letter.delivery.channel
     if channel in routing.LATEST_ONLY and letter.delivery.alert < resolved:
-        return None, True
+        return None, "taken"
     try:
-        async with asyncio.timeout(SEND_S):
+        async with asyncio.timeout(_limit_s(channel)):
             await channels.CHANNELS[channel].send(target, letter.key, letter.alert)
     except NotTaken as error:
-        return str(error), True
+        return str(error), "refused" if error.is_final else "later"
     except Refused as error:
-        return str(error), False
+        return str(error), "silent"
     except Exception as error:  # noqa: BLE001 – its text may carry the address, its class does not
-        return type(error).__name__, False
-    return None, True
+        return type(error).__name__, "silent"
+    return None, "taken"

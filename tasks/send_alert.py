@@ -10,7 +10,7 @@ from airlock import outbox
 from airlock.alert import Alert
 
 
-@task(timeout_seconds=60, cache_policy=NO_CACHE, task_run_name="send_alert {target}")
+@task(timeout_seconds=outbox.TARGET_S, cache_policy=NO_CACHE, task_run_name="send_alert {target}")
 async def send_alert(target: str) -> tuple[str, ...]:
     """Send the waiting alerts of one target, as Prefect events and to its channels.
 

@@ -24,7 +24,14 @@ Kind = Literal["deploy", "refresh", "drift"]
 
 
 class NotTaken(Exception):
-    """A channel answered, and did not take the alert. The message may be shown."""
+    """A channel answered, and did not take the alert. The message may be shown.
+
+    is_final: it would say the same of this alert again, and may take another one.
+    """
+
+    def __init__(self, said: str, *, is_final: bool) -> None:
+        super().__init__(said)
+        self.is_final = is_final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

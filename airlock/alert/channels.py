@@ -17,7 +17,8 @@ class Sender(Protocol):
     def send(self, target: Target, key: str, alert: Alert) -> Awaitable[None]:
         """Returns when the channel has taken it. key: the same alert has the same one again.
 
-        Raises NotTaken when the channel answered and said no, and anything else otherwise. No
+        Raises NotTaken when the channel answered and said no, for now or for good, and anything
+        else otherwise. No
         exception's text but NotTaken's and Refused's may be shown: it may carry an address.
         """
         ...

@@ -10,8 +10,11 @@ from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
 
 from airlock.alert import Alert, NotTaken
-from airlock.alert.http import TIMEOUT_S
 from airlock.settings import AlertSettings, EmailSettings, Target
+
+TIMEOUT_S = 30.0
+# The first of SMTP's codes after which the same would be refused again (RFC 5321, 4.2.1).
+PERMANENT = 500
 
 
 def is_configured(alerts: AlertSettings) -> bool:
@@ -52,9 +55,12 @@ def _hand_over(settings: EmailSettings, password: str | None, mail: EmailMessage
             # Those who were refused would not be the wiser for a second mail to the others.
             server.send_message(mail)
     except smtplib.SMTPResponseException as error:
-        raise NotTaken(f"{type(error).__name__} {error.smtp_code}") from None
+        # Anything else, such as a wrong password, is said about every mail alike.
+        is_final = isinstance(error, smtplib.SMTPDataError) and error.smtp_code >= PERMANENT
+        said = f"{type(error).__name__} {error.smtp_code}"
+        raise NotTaken(said, is_final=is_final) from None
     except smtplib.SMTPRecipientsRefused as error:
-        raise NotTaken(type(error).__name__) from None
+        raise NotTaken(type(error).__name__, is_final=False) from None
 
 
 def _connected(settings: EmailSettings, context: ssl.SSLContext | None) -> smtplib.SMTP:

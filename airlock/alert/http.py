@@ -28,8 +28,16 @@ def client(headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
 def taken(answer: httpx.Response) -> httpx.Response:
     """The answer, if it says yes. Raises NotTaken with its status otherwise."""
     if not answer.is_success:
-        raise NotTaken(f"HTTP status {answer.status_code}")
+        raise NotTaken(f"HTTP status {answer.status_code}", is_final=_is_final(answer))
     return answer
+
+
+def _is_final(answer: httpx.Response) -> bool:
+    # GitHub's rate limit is a 403 with one of these headers:
+    # https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api
+    headers = answer.headers
+    limited = "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0"
+    return answer.is_client_error and answer.status_code not in (408, 429) and not limited
 
 
 async def post(url: str, body: Mapping[str, object], **headers: str) -> None:

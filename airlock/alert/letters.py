@@ -18,15 +18,29 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 10.0
 LONGEST_PAUSE_S = 900.0
+# About a day with these pauses. Whatever it is answered then, the alert and not the channel is what
+# is wrong: it holds up no later one any more.
+HOLDS_UP_ATTEMPTS = 100
+# A week: who mends a channel after a holiday still hears; what is older is news to nobody.
+GIVE_UP_S = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """One alert for one channel."""
+    """One alert for one channel.
+
+    age_s: since it was put into the outbox.
+    """
 
     alert: Alert
     key: str
     delivery: Delivery
+    age_s: float = 0.0
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether the channel is asked no more. It was asked once at least."""
+        return self.delivery.attempts > 0 and self.age_s > GIVE_UP_S
 
     @property
     def due_in_s(self) -> float:
@@ -39,12 +53,19 @@ class Letter:
         if self.delivery.taken:
             return f"{channel} took: {self.alert.title}"
         why = f"{self.delivery.last_error}, tried {tried} times" if tried else "not tried yet"
-        return f"{channel} has not: {self.alert.title} ({why})"
+        has_not = "never did, and is asked no more" if self.is_given_up else "has not"
+        return f"{channel} {has_not}: {self.alert.title} ({why})"
 
 
 async def outstanding(conn: Conn, target: Target) -> tuple[Letter, ...]:
     """Each alert with each channel that should have it and has not, oldest first."""
     return await addressed(conn, target, readable(await ledger.undelivered(conn)))
+
+
+async def given_up(conn: Conn, target: Target) -> tuple[Delivery, ...]:
+    """What was given up in the last days, for a person to see."""
+    configured = sorted(channels.configured(target))
+    return await ledger.given_up(conn, configured, within_s=GIVE_UP_S)
 
 
 def readable(queued: Iterable[QueuedAlert]) -> Mapping[QueuedAlert, Alert]:
@@ -73,7 +94,10 @@ async def addressed(
             new = Delivery(alert=each.id, channel=channel)
             delivery = known.get((each.id, channel), new)
             if not delivery.taken:
-                found.append(Letter(alert=alert, key=each.dedup_key, delivery=delivery))
+                letter = Letter(
+                    alert=alert, key=each.dedup_key, delivery=delivery, age_s=each.age_s
+                )
+                found.append(letter)
     return tuple(found)
 
 
@@ -85,8 +109,17 @@ def pause_s(attempts: int) -> float:
 def due(waiting: Sequence[Letter], channel: str, *, force: bool) -> tuple[Letter, ...]:
     """What one channel is asked to take now, in order.
 
-    A new alert asks it anyway: what waits for it goes first then.
+    A new alert asks it anyway: what waits for it goes first then, but not what it refused, which
+    waits out its own pause and comes last.
     """
     letters = [letter for letter in waiting if letter.delivery.channel == channel]
-    everything = force or any(letter.delivery.attempts == 0 for letter in letters)
-    return tuple(letter for letter in letters if everything or letter.due_in_s == 0)
+    refused = [each for each in letters if each.delivery.refused and (force or each.due_in_s == 0)]
+    others = [each for each in letters if not each.delivery.refused]
+    return (*(others if force or _wakes(others) else ()), *refused)
+
+
+def _wakes(letters: Sequence[Letter]) -> bool:
+    """Whether the first one's pause is over, or there is one that came since it was tried."""
+    if not letters or letters[0].due_in_s == 0:
+        return bool(letters)
+    return any(each.age_s < (letters[0].delivery.waited_s or 0) for each in letters[1:])

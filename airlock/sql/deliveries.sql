@@ -2,7 +2,7 @@
 SELECT delivery.alert, delivery.channel, delivery.attempts, delivery.last_error,
     extract(epoch FROM pg_catalog.clock_timestamp() - delivery.tried_at)::double precision
         AS waited_s,
-    delivery.delivered_at IS NOT NULL AS taken
+    delivery.refused, delivery.delivered_at IS NOT NULL AS taken
 FROM airlock.delivery
 JOIN airlock.alert ON alert.id = delivery.alert
 WHERE alert.delivered_at IS NULL

@@ -28,11 +28,13 @@ CREATE TABLE airlock.delivery (
     channel text NOT NULL,
     attempts integer NOT NULL DEFAULT 0,
     last_error text,
+    refused boolean NOT NULL DEFAULT false,
     tried_at timestamptz,
     delivered_at timestamptz,
     PRIMARY KEY (alert, channel)
 );
 COMMENT ON TABLE airlock.delivery IS 'One row per alert and channel that it is for';
+COMMENT ON COLUMN airlock.delivery.refused IS 'The channel said that it will not take this alert: it holds up no later one';
 -- What was delivered until now was emitted as an event in the same call.
 INSERT INTO airlock.delivery (alert, channel, delivered_at)
 SELECT id, 'events', delivered_at FROM airlock.alert WHERE delivered_at IS NOT NULL;

@@ -151,30 +151,56 @@ async def test_a_new_alert_takes_along_what_waited_for_its_channel_and_order_is_
     assert errors == ["first", "second"]
 
 
-async def test_a_channel_that_cannot_be_reached_is_asked_once_in_a_pass(
-    project, channels, monkeypatch
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [("http://127.0.0.1:1/", "ConnectError"), (None, "HTTP status 500")],
+    ids=["out of reach", "out of order"],
+)
+async def test_a_channel_that_is_down_is_asked_once_in_a_pass_and_left_alone_then(
+    project, channels, monkeypatch, url, said
 ):
-    monkeypatch.setenv("SLACK_URL", "http://127.0.0.1:1/")
+    channels.slack.status = 500
+    if url:
+        monkeypatch.setenv("SLACK_URL", url)
     await failed(project)
     await failed(project)
     await outbox.deliver("prod")
+    assert await outbox.deliver("prod") == ()
     rows = await project.fetch(
         "SELECT attempts, last_error FROM airlock.delivery WHERE channel = 'slack' ORDER BY alert"
     )
-    assert rows == [(1, "ConnectError"), (0, None)]
+    assert rows == [(1, said), (0, None)]
     assert len(channels.pager.bodies) == 2
 
 
-async def test_two_deliverers_at_the_same_moment_send_once(project, channels):
+async def test_two_deliverers_at_the_same_moment_send_once_and_in_order(project, channels):
     await failed(project)
     channels.slack.hold.clear()
     first = asyncio.create_task(outbox.deliver("prod"))
     while not channels.slack.received:  # noqa: ASYNC110 – the receiver sets it
         await asyncio.sleep(0.01)
-    assert await outbox.deliver("prod", force=True) == ()
+    await steps.succeed(await project.begin())
+    second = asyncio.create_task(outbox.deliver("prod", force=True))
+    await asyncio.sleep(0.3)
+    assert len(channels.slack.received) == 1
     channels.slack.hold.set()
     assert len(await first) == 3
-    assert len(channels.slack.received) == len(channels.pager.received) == 1
+    assert {letter.alert.state for letter in await second} == {"succeeded"}
+    assert [title.partition(" – ")[0] for title in channels.told] == ["REFUSED", "RESOLVED"]
+
+
+async def test_a_deliverer_that_hangs_is_not_waited_for_for_ever(project, channels, monkeypatch):
+    await failed(project)
+    channels.slack.hold.clear()
+    first = asyncio.create_task(outbox.deliver("prod"))
+    while not channels.slack.received:  # noqa: ASYNC110 – the receiver sets it
+        await asyncio.sleep(0.01)
+    monkeypatch.setattr(outbox, "SEND_S", 0.1)
+    await failed(project)
+    assert "slack" not in {x.delivery.channel for x in await outbox.deliver("prod", force=True)}
+    channels.slack.hold.set()
+    await first
+    assert len(channels.slack.received) == 1
 
 
 async def test_an_attempt_that_another_deliverer_made_meanwhile_is_not_made_again(
@@ -187,6 +213,57 @@ async def test_an_attempt_that_another_deliverer_made_meanwhile_is_not_made_agai
     slack = [letter for letter in waiting if letter.delivery.channel == "slack"]
     assert await outbox._send_all(project.target, slack, 0) == ()
     assert len(channels.slack.received) == 1
+
+
+async def test_what_a_channel_refuses_waits_out_its_own_pause_and_holds_up_nothing_new(
+    project, channels
+):
+    channels.slack.status = 404
+    await failed(project, "first")
+    await failed(project, "second")
+    await outbox.deliver("prod")
+    assert len(channels.slack.received) == 2
+    channels.slack.status, channels.slack.received = 200, []
+    await failed(project, "third")
+    await outbox.deliver("prod")
+    assert ["third" in body["text"] for body in channels.slack.bodies] == [True]
+    await longer_ago(project, letters.pause_s(1))
+    await outbox.deliver("prod")
+    assert len(channels.slack.received) == 3
+
+
+async def test_what_is_never_taken_is_given_up_after_a_week_and_said_to_be(
+    project, channels, caplog
+):
+    channels.slack.status = 404
+    await failed(project)
+    await outbox.deliver("prod")
+    await failed(project)
+    await project.execute("UPDATE airlock.alert SET created_at = now() - interval '8 days'")
+    status, out = await airlock("deliver", "prod")
+    assert "slack never did, and is asked no more: REFUSED" in out
+    assert "1 of the last days given up: slack: HTTP status 404" in (await airlock("status"))[1]
+    closed = "SELECT id, delivered_at IS NOT NULL FROM airlock.alert ORDER BY id"
+    # What was not tried yet is tried once.
+    assert await project.fetch(closed) == [(1, True), (2, False)]
+    assert len(channels.slack.received) == 2
+    await outbox.deliver("prod", force=True)
+    assert await project.fetch(closed) == [(1, True), (2, True)]
+    assert len(channels.slack.received) == 2
+
+
+async def test_what_is_answered_badly_for_a_day_holds_up_nothing_more(
+    project, channels, monkeypatch
+):
+    monkeypatch.setattr(letters, "HOLDS_UP_ATTEMPTS", 2)
+    channels.slack.status = 500
+    for _ in range(2):
+        await failed(project)
+        await outbox.deliver("prod")
+    channels.slack.status, channels.slack.received = 200, []
+    await outbox.deliver("prod", force=True)
+    keys = "SELECT alert FROM airlock.delivery WHERE channel = 'slack' ORDER BY delivered_at"
+    assert await project.fetch(keys) == [(2,), (1,)]
 
 
 async def test_a_killed_deliverer_leaves_the_alert_to_the_next_one(project, channels):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email
 import json
 import logging
@@ -21,7 +22,8 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
 from airlock import outbox, record
-from airlock.alert import Alert, channels, pagerduty, slack
+from airlock.alert import Alert, channels, http, pagerduty, slack
+from airlock.alert import email as mails
 from airlock.alert.letters import Letter
 from airlock.ledger import Delivery
 from airlock.settings import (
@@ -71,7 +73,9 @@ def target(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Target:
     )
 
 
-async def send(target: Target, channel: str, alert: Alert = FULL) -> tuple[str | None, bool]:
+async def send(
+    target: Target, channel: str, alert: Alert = FULL
+) -> tuple[str | None, outbox.Ending]:
     letter = Letter(alert=alert, key=KEY, delivery=Delivery(alert=1, channel=channel))
     return await outbox._send(target, letter, 0)
 
@@ -80,7 +84,7 @@ async def send(target: Target, channel: str, alert: Alert = FULL) -> tuple[str |
 
 
 async def test_slack_is_told_the_lines_with_markup_escaped(target, receiver):
-    assert await send(target, "slack", make(error="<!channel> a & b")) == (None, True)
+    assert await send(target, "slack", make(error="<!channel> a & b")) == (None, "taken")
     (got,) = receiver.received
     assert got.path == "/slack/s3cr3t"
     assert got.body["text"].startswith("*ROLLED BACK – service healthy on 010_x (prod)*\nTarget: ")
@@ -93,7 +97,7 @@ async def test_the_end_of_an_alert_is_told_as_such():
 
 
 async def test_the_webhook_gets_the_whole_alert(target, receiver):
-    assert await send(target, "webhook") == (None, True)
+    assert await send(target, "webhook") == (None, "taken")
     (got,) = receiver.received
     assert got.headers["idempotency-key"] == KEY
     assert got.body["event"] == "airlock.deploy.rolled_back"
@@ -103,7 +107,7 @@ async def test_the_webhook_gets_the_whole_alert(target, receiver):
 
 async def test_one_incident_of_a_target_is_opened_and_resolved_by_the_same_key(target, receiver):
     for alert in (FULL, make(state="succeeded", resolves=True)):
-        assert await send(target, "pagerduty", alert) == (None, True)
+        assert await send(target, "pagerduty", alert) == (None, "taken")
     opened, resolved = receiver.bodies
     assert (opened["event_action"], resolved["event_action"]) == ("trigger", "resolve")
     assert opened["dedup_key"] == resolved["dedup_key"] == "airlock-prod"
@@ -126,7 +130,7 @@ def test_the_pager_is_as_loud_as_the_outcome_is_bad(state, severity):
 async def test_github_has_one_deployment_of_the_release_and_the_status_it_ended_with(
     target, receiver
 ):
-    assert await send(target, "github") == (None, True)
+    assert await send(target, "github") == (None, "taken")
     asked, created, status = receiver.received
     assert {each.headers["authorization"] for each in receiver.received} == {"Bearer hub-s3cr3t"}
     assert urlsplit(asked.path).path == "/api/repos/team/tracker/deployments"
@@ -145,7 +149,7 @@ async def test_github_has_one_deployment_of_the_release_and_the_status_it_ended_
 
 async def test_github_s_deployment_of_an_earlier_try_is_used_again(target, receiver):
     receiver.answers[("GET", "/deployments")] = [{"id": 17}]
-    assert await send(target, "github", replace(FULL, state="undone")) == (None, True)
+    assert await send(target, "github", replace(FULL, state="undone")) == (None, "taken")
     _, status = receiver.received
     assert status.path.endswith("/deployments/17/statuses")
     assert status.body["state"] == "inactive"
@@ -161,13 +165,22 @@ HTTP_CHANNELS = ("slack", "webhook", "pagerduty", "github")
 
 
 @pytest.mark.parametrize("channel", HTTP_CHANNELS)
-@pytest.mark.parametrize("status", [302, 400, 404, 500])
+@pytest.mark.parametrize(
+    ("status", "ended"),
+    [(302, "later"), (400, "refused"), (404, "refused"), (429, "later"), (500, "later")],
+)
 async def test_an_answer_that_is_no_yes_is_a_reason_and_no_redirect_is_followed(
-    target, receiver, channel, status
+    target, receiver, channel, status, ended
 ):
     receiver.status, receiver.headers = status, "Location: /elsewhere\r\n"
-    assert await send(target, channel) == (f"HTTP status {status}", True)
+    assert await send(target, channel) == (f"HTTP status {status}", ended)
     assert len(receiver.received) == 1
+
+
+@pytest.mark.parametrize("header", ["Retry-After: 60", "X-RateLimit-Remaining: 0"])
+async def test_githubs_rate_limit_is_no_refusal(target, receiver, header):
+    receiver.status, receiver.headers = 403, f"{header}\r\n"
+    assert await send(target, "github") == ("HTTP status 403", "later")
 
 
 @pytest.mark.parametrize("channel", ["slack", "webhook"])
@@ -186,10 +199,10 @@ async def test_an_address_that_does_not_answer_is_a_reason_that_shows_nothing_of
 ):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(Target, "variable", lambda self, name: url)
-    reason, answered = await send(target, channel)
+    reason, ended = await send(target, channel)
     assert reason
     assert "s3cr3t" not in reason
-    assert not answered
+    assert ended == "silent"
     assert "s3cr3t" not in caplog.text
 
 
@@ -203,7 +216,7 @@ async def test_no_address_is_logged_when_all_is_well(target, caplog):
 async def test_a_proxy_of_the_environment_hears_nothing(target, monkeypatch, receiver):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    assert await send(target, "slack") == (None, True)
+    assert await send(target, "slack") == (None, "taken")
 
 
 @pytest.mark.parametrize(
@@ -218,7 +231,7 @@ async def test_a_missing_variable_is_a_reason_that_names_it(target, monkeypatch,
 async def test_who_does_not_answer_is_left_after_a_while(target, receiver, monkeypatch):
     monkeypatch.setattr(outbox, "SEND_S", 0.05)
     receiver.hold.clear()
-    assert await send(target, "slack") == ("TimeoutError", False)
+    assert await send(target, "slack") == ("TimeoutError", "silent")
     receiver.hold.set()
 
 
@@ -273,8 +286,10 @@ class MailServer:
     mails: list[email.message.EmailMessage] = field(default_factory=list)
     envelopes: list[tuple[str, list[str], bool]] = field(default_factory=list)
     answer: str = "250 OK"
+    looks_s: float = 0
 
     async def handle_DATA(self, server: SMTP, session: Any, envelope: Any) -> str:  # noqa: N802
+        await asyncio.sleep(self.looks_s)
         self.envelopes.append((envelope.mail_from, envelope.rcpt_tos, session.ssl is not None))
         if self.answer.startswith("250"):
             self.mails.append(
@@ -366,7 +381,7 @@ async def test_a_mail_is_handed_over_with_the_headline_as_its_subject(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
     monkeypatch.setenv("MAIL_PASSWORD", "mail-s3cr3t")
     target = mailing(mail_server.port, tls=tls)
-    assert await send(target, "email", replace(FULL, headline="a\r\nBcc: x@y b")) == (None, True)
+    assert await send(target, "email", replace(FULL, headline="a\r\nBcc: x@y b")) == (None, "taken")
     ((sender, to, encrypted),) = mail_server.envelopes
     assert (sender, to) == ("airlock@example.org", ["dba@example.org", "lead@example.org"])
     assert encrypted is (tls == "starttls")  # with "tls" the server speaks nothing else
@@ -384,7 +399,7 @@ async def test_a_server_whose_certificate_nobody_vouches_for_gets_no_password(
     monkeypatch.setenv("MAIL_PASSWORD", "mail-s3cr3t")
     kind = request.node.callspec.params["mail_server"]
     said = await send(mailing(mail_server.port, tls=kind), "email")
-    assert said == ("SSLCertVerificationError", False)
+    assert said == ("SSLCertVerificationError", "silent")
     assert mail_server.envelopes == []
 
 
@@ -400,14 +415,27 @@ async def test_a_server_without_starttls_gets_neither_password_nor_mail(mail_ser
 async def test_what_a_mail_server_refuses_is_a_reason_without_its_words(mail_server, monkeypatch):
     monkeypatch.setenv("MAIL_PASSWORD", "wrong s3cr3t")
     target = mailing(mail_server.port, tls="none")
-    assert await send(target, "email") == ("SMTPAuthenticationError 535", True)
+    assert await send(target, "email") == ("SMTPAuthenticationError 535", "later")
     monkeypatch.setenv("MAIL_PASSWORD", "mail-s3cr3t")
     mail_server.answer = "554 no mail from s3cr3t here"
-    assert await send(target, "email") == ("SMTPDataError 554", True)
+    assert await send(target, "email") == ("SMTPDataError 554", "refused")
+    mail_server.answer = "451 greylisted"
+    assert await send(target, "email") == ("SMTPDataError 451", "later")
+
+
+@pytest.mark.parametrize("mail_server", ["none"], indirect=True)
+async def test_a_mail_server_may_take_longer_than_the_others(mail_server, monkeypatch):
+    monkeypatch.setenv("MAIL_PASSWORD", "mail-s3cr3t")
+    monkeypatch.setattr(outbox, "SEND_S", 0.05)
+    monkeypatch.setattr(http, "TIMEOUT_S", 0.05)
+    mail_server.looks_s = 0.2
+    target = mailing(mail_server.port, tls="none")
+    assert await send(target, "email") == (None, "taken")
+    assert outbox.MAIL_S == mails.TIMEOUT_S == 30
 
 
 async def test_a_mail_server_that_is_down_is_a_reason():
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     target = mailing(port, user=None, password_env=None)
-    assert await send(target, "email") == ("ConnectionRefusedError", False)
+    assert await send(target, "email") == ("ConnectionRefusedError", "silent")
