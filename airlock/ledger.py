@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import asyncpg
 
-from airlock import postgres, record
+from airlock import postgres, record, settings
 from airlock.aftermath import Aftermath
 from airlock.catalogue import Catalogue
 from airlock.errors import AirlockError, LeaseLost, Refused, Transient
@@ -30,7 +30,7 @@ from airlock.plan import AppliedMigration, Plan
 from airlock.postgres import Conn, quote_ident
 from airlock.replacement import Replacement
 from airlock.request import DeployRequest, RefreshRequest
-from airlock.service import Restart
+from airlock.service import Restart, log
 from airlock.settings import Target
 from airlock.timeline import UNDOES, StepTime
 
@@ -447,6 +447,8 @@ async def check_fence(conn: Conn, lease: Lease, *, begin: str = "") -> None:
 
 async def advance(conn: Conn, lease: Lease, state: State, **columns: str | None) -> None:
     """Set the deploy's state, and jsonb or text columns with it."""
+    if failure := columns.get("failure"):
+        columns["failure"] = _showable(lease, failure)
     await _update(conn, lease, {"state": state, **columns}, finished=state in FINISHED)
 
 
@@ -465,8 +467,7 @@ async def _update(
     statement = f"UPDATE airlock.deploy SET {', '.join(assignments)} WHERE id = $1 AND fence = $2"  # noqa: S608
     async with conn.transaction():
         await check_fence(conn, lease)
-        values = (value and record.storable(value) for value in columns.values())
-        await conn.execute(statement, lease.deploy, lease.fence, *values)
+        await conn.execute(statement, lease.deploy, lease.fence, *columns.values())
 
 
 _DEPLOYS = (
@@ -606,8 +607,13 @@ async def event(
         lease.fence,
         step,
         phase,
-        record.storable(detail),
+        _showable(lease, detail),
     )
+
+
+def _showable(lease: Lease, text: str) -> str:
+    # Whatever failed may have quoted a secret; from here on it is read by many.
+    return log.mask(settings.target(lease.target), text) if text else ""
 
 
 async def events(conn: Conn, number: int) -> tuple[Event, ...]:

@@ -27,6 +27,8 @@ REFUSED_SQLSTATES = ("28", "3D000", "42501", "0A000")
 # that was idle.
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
+DETAIL = re.compile(r"⟨[^⟩]*⟩|\b(DETAIL|CONTEXT):.*")
+
 _SQL = Path(__file__).parent / "sql"
 
 # A host with its port; several stand between commas.
@@ -153,12 +155,21 @@ def is_transient(error: BaseException) -> bool:
 
 
 def wording(error: BaseException) -> str:
-    """What the server said, with its detail and its hint, on one line."""
+    """What the server said, with its detail and its hint, on one line.
+
+    The detail, which may quote a row, is between DETAIL's brackets, so that it can be left out.
+    """
     parts = [getattr(error, name, None) for name in ("message", "detail", "hint")]
     if parts[0] is None:
         return str(error) or type(error).__name__
     said, detail, hint = parts
-    return f"{said}" + (f" ({detail})" if detail else "") + (f" Hint: {hint}" if hint else "")
+    quoted = f" ⟨{detail.replace('⟩', '>')}⟩" if detail else ""
+    return f"{said}{quoted}" + (f" Hint: {hint}" if hint else "")
+
+
+def without_details(text: str) -> str:
+    """The text without what a server's errors may quote of a row, by ``wording`` or by itself."""
+    return DETAIL.sub("⟨detail in the report⟩", text)
 
 
 def translate(error: Exception, doing: str) -> AirlockError:

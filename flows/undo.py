@@ -10,6 +10,7 @@ from prefect.states import Failed
 from airlock import refresh
 from airlock.errors import LeaseLost
 from airlock.ledger import Lease
+from airlock.postgres import without_details
 from tasks.call_for_help import call_for_help
 from tasks.fail import fail
 from tasks.is_untouched import is_untouched
@@ -43,7 +44,7 @@ async def undo(lease: Lease, failure: Exception, *, back: Back = roll_back) -> A
         return Failed(
             name="Stranded",
             message=f"{lease.target} needs a person, and its ledger could not be reached: "
-            f"{str(away) or type(away).__name__} As soon as it can be: airlock status "
+            f"{_in_short(str(away) or type(away).__name__)} As soon as it can be: airlock status "
             f"{lease.target}, then airlock rollback {lease.target}. This was after: "
             f"{_in_short(reason)}",
         )
@@ -65,5 +66,5 @@ async def _go_back(lease: Lease, reason: str, failure: Exception, back: Back) ->
 
 def _in_short(failure: str) -> str:
     """What happened, and the end, where a remedy stands; all of it is in the report."""
-    lines = failure.strip().splitlines() or [""]
+    lines = without_details(failure).strip().splitlines() or [""]
     return " … ".join(dict.fromkeys((lines[0], lines[-1])))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from typing import cast
 
-from airlock import ledger, record
+from airlock import ledger, postgres, record
 from airlock.alert import Alert, Kind, State, routing
 from airlock.health import HealthVerdict
 from airlock.ledger import REOPENED, Deploy, Event, Lease
@@ -155,18 +155,23 @@ def drift_gone(target: Target, *, ends: bool, run_url: str | None) -> Alert:
 def scrubbed(target: Target, alert: Alert) -> Alert:
     """The alert with no secret of the target in what people and programs wrote into it.
 
-    Before anything is cut off: half a secret would not be found.
+    Nor is a row of its data, as a server's error may quote one. Before anything is cut off: half a
+    secret would not be found.
     """
     return replace(
         alert,
         headline=log.mask(target, alert.headline),
-        error=short(log.mask(target, alert.error)),
+        error=short(_cleared(target, alert.error)),
         requester=log.mask(target, alert.requester),
         reason=log.mask(target, alert.reason),
         approval=log.mask(target, alert.approval),
-        evidence=tuple(short(log.mask(target, line)) for line in alert.evidence),
+        evidence=tuple(short(_cleared(target, line)) for line in alert.evidence),
         run_url=log.mask(target, alert.run_url) if alert.run_url else None,
     )
+
+
+def _cleared(target: Target, text: str) -> str:
+    return log.mask(target, postgres.without_details(text))
 
 
 def short(text: str) -> str:

@@ -23,6 +23,8 @@ _ERROR_LINE = re.compile(
     re.VERBOSE,
 )
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
+# CREATE ROLE and the like; the end may have been cut off.
+_LITERAL = re.compile(r"""(\bPASSWORD\s+)(E|U&)?'([^'\n]|'')*'?""", re.IGNORECASE)
 _QUERY = re.compile(r"(\w+://[^\s?]+|\s/[^\s?]*)\?\S+")
 
 
@@ -78,11 +80,13 @@ def tail(target: Target, found: Iterable[LogMark], lines: int = 15) -> str:
 def mask(target: Target, text: str) -> str:
     """The text as it may be shown and stored.
 
-    That is without passwords in URLs, query strings, and the values of secret variables.
+    That is without passwords in URLs and statements, query strings, and the values of secret
+    variables.
     """
     secrets = sorted(_secrets(target), key=len, reverse=True)
     text = _without(secrets, text)
-    text = _QUERY.sub(r"\1?***", _CREDENTIALS.sub("***", text))
+    text = _LITERAL.sub(r"\1'***'", _CREDENTIALS.sub("***", text))
+    text = _QUERY.sub(r"\1?***", text)
     # What was cut out may have brought the pieces of another one together.
     return record.storable(_without(secrets, text))
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import asyncpg
 import pytest
 
 from airlock import deploy as steps
@@ -17,6 +18,7 @@ from airlock import ledger, outbox, postgres, record, settings, snapshot
 from airlock.__main__ import main
 from airlock.alert import letters
 from airlock.approval import Approval
+from airlock.errors import Refused
 from airlock.health import HealthVerdict
 from airlock.ledger import Lease
 from airlock.postgres import Conn, connect
@@ -456,14 +458,40 @@ async def test_drift_is_told_when_it_is_new_and_when_it_is_gone(project, channel
 async def test_no_secret_reaches_ledger_or_receiver(project, channels, monkeypatch):
     monkeypatch.setenv("PROD_URL", project.database.tcp_url)
     password = "owner's pass"
-    await failed(project, f"cannot connect with {project.database.tcp_url} nor {password}; {'x'}")
+    said = f"cannot connect with {project.database.tcp_url} nor {password}; {'x'}"
+    lease = await project.begin()
+    for end in (steps.roll_back, steps.strand, steps.fail):
+        await end(lease, said)
+        with pytest.raises(Refused):
+            async with ledger.journal(project.target, lease, "rehearse"):
+                raise Refused(said)
     await outbox.deliver("prod")
-    ((body,),) = await project.fetch("SELECT body::text FROM airlock.alert")
+    rows = [
+        json.dumps(await project.fetch(f"SELECT t::text FROM airlock.{table} AS t"))
+        for table in ("deploy", "event", "alert")
+    ]
     sent = json.dumps([each.body for each in channels.slack.received + channels.hook.received])
-    for text in (str(body), sent):
+    for text in (*rows, sent):
         assert "cannot connect with" in text
         assert password not in text
         assert "owner%27s%20pass" not in text
+
+
+async def test_no_row_of_production_reaches_a_receiver_and_the_report_has_it(
+    project, channels, conn
+):
+    await project.execute("CREATE TABLE people (email text)")
+    await project.execute("INSERT INTO people VALUES ('alice@example.org'), ('alice@example.org')")
+    lease = await project.begin()
+    with pytest.raises(asyncpg.UniqueViolationError) as caught:
+        await conn.execute("CREATE UNIQUE INDEX u ON people (email)")
+    await steps.fail(lease, f"{caught.value}\n{postgres.wording(caught.value)}. Mend it.")
+    await outbox.deliver("prod")
+    sent = channels.slack.bodies[0]["text"]
+    assert sent.count('could not create unique index "u"') == 2
+    assert "⟨detail in the report⟩. Mend it." in sent
+    assert "alice" not in sent
+    assert ((await ledger.deploy(conn, lease.deploy)).failure or "").count("alice") == 2
 
 
 # ---------------------------------------------------------------- what it may not disturb

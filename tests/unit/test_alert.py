@@ -422,6 +422,8 @@ def test_no_password_of_the_database_is_let_through_however_it_is_written(passwo
         ("connecting to postgresql://u:pw@host/db failed", "postgresql://***@host/db"),
         ("GET https://hooks.example/T0/B0/tok3nXYZ", "GET ***"),
         ("404 for /T0/B0/tok3nXYZ", "404 for /***"),
+        ("CREATE ROLE x LOGIN PASSWORD 'it''s hunter2'; failed", "PASSWORD '***'; failed"),
+        ("ALTER ROLE x password  E'hunter2…: failed", "password  '***'"),
         ("see http://h/x?token=1", "http://h/x?***"),
     ],
 )
