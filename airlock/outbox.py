@@ -131,7 +131,8 @@ async def drift_found(
     last = await ledger.last_drift(conn, target.name)
     known = letters.read(last) if last else None
     alert = compose.drift_found(target, headline, difference, run_url=run_url)
-    if known is not None and (known.state, known.error) == (alert.state, alert.error):
+    is_open = last is not None and last.id > await ledger.last_resolved(conn, target.name)
+    if known and is_open and (known.state, known.error) == (alert.state, alert.error):
         return False
     return await _enqueue_drift(conn, alert, after=last.id if last else 0)
 

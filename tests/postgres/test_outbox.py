@@ -455,6 +455,16 @@ async def test_drift_is_told_when_it_is_new_and_when_it_is_gone(project, channel
     assert [action for action, _ in channels.pages] == ["trigger", "trigger", "resolve", "trigger"]
 
 
+async def test_a_drift_that_comes_back_after_a_good_deploy_is_told_again(project, channels, conn):
+    await ledger.ensure(conn)
+    assert await outbox.drift_found(conn, project.target, "DRIFT", "+ a")
+    await steps.succeed(await project.begin())
+    found = [await outbox.drift_found(conn, project.target, "DRIFT", "+ a") for _ in range(2)]
+    assert found == [True, False]
+    await outbox.deliver("prod")
+    assert [action for action, _ in channels.pages] == ["resolve", "trigger"]
+
+
 async def test_no_secret_reaches_ledger_or_receiver(project, channels, monkeypatch):
     monkeypatch.setenv("PROD_URL", project.database.tcp_url)
     password = "owner's pass"
