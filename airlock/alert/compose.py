@@ -155,12 +155,12 @@ def drift_gone(target: Target, *, ends: bool, run_url: str | None) -> Alert:
 def scrubbed(target: Target, alert: Alert) -> Alert:
     """The alert with no secret of the target in what people and programs wrote into it.
 
+    The headline is our own words: nothing in it is a secret, whatever a variable's value is.
     Nor is a row of its data, as a server's error may quote one. Before anything is cut off: half a
     secret would not be found.
     """
     return replace(
         alert,
-        headline=log.mask(target, alert.headline),
         error=short(_cleared(target, alert.error)),
         requester=log.mask(target, alert.requester),
         reason=log.mask(target, alert.reason),

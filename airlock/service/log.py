@@ -105,6 +105,8 @@ def _secrets(target: Target) -> set[str]:
         # What cannot be read has told nobody its values either.
         with contextlib.suppress(Refused):
             found |= set(read_env_file(file).values())
+    # APP_ENV may have it, and it stands in every message.
+    found.discard(target.name)
     found |= {part for value in found for part in _parts(value)}
     # Short values are ports and flags: masking every "1" would leave nothing to read.
     return {value for value in found if len(value) >= 6}

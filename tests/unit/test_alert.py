@@ -21,7 +21,14 @@ from airlock.health import Check, HealthVerdict
 from airlock.ledger import REOPENED, Deploy, Event
 from airlock.plan import Plan
 from airlock.service import Release
-from airlock.settings import AlertSettings, ClonePolicy, EmailSettings, GithubSettings, Target
+from airlock.settings import (
+    AlertSettings,
+    ClonePolicy,
+    EmailSettings,
+    GithubSettings,
+    ServiceSettings,
+    Target,
+)
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -430,6 +437,15 @@ def test_no_password_of_the_database_is_let_through_however_it_is_written(passwo
 def test_addresses_keep_nothing_that_opens_a_door(monkeypatch, text, said):
     monkeypatch.setenv("SLACK_URL", "https://hooks.example/T0/B0/tok3nXYZ")
     assert said in compose.scrubbed(TARGET, make(error=text)).error
+
+
+def test_our_own_words_are_not_masked(tmp_path):
+    (tmp_path / "service.env").write_text("APP_ENV=production\nMODE=differs\n", encoding="utf-8")
+    service = ServiceSettings(env_file=tmp_path / "service.env")
+    target = TARGET.model_copy(update={"name": "production", "service": service})
+    headline, error = "DRIFT – production differs", "airlock drift production"
+    found = compose.drift_found(target, headline, error, run_url=None)
+    assert (found.headline, found.error) == (headline, error)
 
 
 def test_a_secret_is_removed_before_the_text_is_cut(monkeypatch):
