@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Literal
 
-from airlock import ledger, record, settings
+from airlock import ledger, metrics, record, settings
 from airlock.alert import Alert, Kind, NotTaken, channels, compose, email, letters, routing
 from airlock.alert.compose import Facts
 from airlock.alert.letters import Letter
@@ -194,6 +194,9 @@ async def deliver(target_name: str, *, force: bool = False) -> tuple[Letter, ...
         done = [each.id for each in queued]
         await ledger.close_alerts(conn, done, sorted(channels.configured(target)))
         await _give_up(conn, late, waiting)
+    if late or any(by_channel):
+        # Outside of a deploy nobody else says that less waits now.
+        await metrics.publish(target)
     return (*late, *_all(ended))
 
 

@@ -131,6 +131,16 @@ def test_the_pauses_grow_and_end_at_a_quarter_of_an_hour():
     assert max(pauses) == letters.pause_s(10_000) == 900
 
 
+async def test_the_number_of_waiting_alerts_is_published_by_whoever_delivers(project, channels):
+    with (project.root / "airlock.toml").open("a", encoding="utf-8") as file:
+        file.write('[targets.prod.metrics]\nfile = "prod.prom"\n')
+    await failed(project)
+    for channels.slack.status, waiting in ((500, 1), (200, 0)):
+        await outbox.deliver("prod", force=True)
+        numbers = (project.root / "prod.prom").read_text(encoding="utf-8")
+        assert f'airlock_alerts_waiting{{target="prod"}} {waiting}.0\n' in numbers
+
+
 async def test_force_does_not_wait_for_the_pause(project, channels):
     channels.slack.status = 500
     await failed(project)
