@@ -634,11 +634,16 @@ async def was_reopened(conn: Conn, number: int) -> bool:
 
 
 def step_times(journaled: Sequence[Event]) -> tuple[StepTime, ...]:
-    """The steps of a journal in order; each intent with the result that follows it."""
+    """The steps of a journal in order; each intent with the result that follows it.
+
+    An attempt that was killed has none before the next one of its step.
+    """
     open_steps: dict[str, datetime] = {}
-    done: list[StepTime] = []
+    done, unfinished = list[StepTime](), list[StepTime]()
     for event in journaled:
         if event.phase == "intent":
+            if killed := open_steps.get(event.step):
+                unfinished.append(_unfinished(event.step, killed))
             open_steps[event.step] = event.at
         elif event.step in open_steps:
             began = open_steps.pop(event.step)
@@ -646,11 +651,12 @@ def step_times(journaled: Sequence[Event]) -> tuple[StepTime, ...]:
             done.append(
                 StepTime(step=event.step, began_at=began, seconds=seconds, ended=event.phase)
             )
-    unfinished = [
-        StepTime(step=step, began_at=at, seconds=None, ended="unfinished")
-        for step, at in open_steps.items()
-    ]
+    unfinished += [_unfinished(step, at) for step, at in open_steps.items()]
     return tuple(sorted([*done, *unfinished], key=lambda each: each.began_at))
+
+
+def _unfinished(step: str, began_at: datetime) -> StepTime:
+    return StepTime(step=step, began_at=began_at, seconds=None, ended="unfinished")
 
 
 async def failed_step(conn: Conn, number: int) -> str | None:

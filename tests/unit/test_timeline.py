@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airlock import timeline
+from airlock.ledger import Event, step_times
 from airlock.timeline import Moment, StepTime
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -30,6 +31,19 @@ BACK = [*GOOD, step("check_health", 5.5, 1, "failed"), step("roll_back", 6.5, 2)
 WAITED = [*GOOD[:2], step("approve", 5, HOURS), step("apply_plan", 5 + HOURS, 0.5)]
 NEXT_DAY = [*GOOD[:2], step("apply_plan", 5, None), step("roll_back", 90_000, 2)]
 ASKED = [*GOOD[:2], step("approve", 5, None)]
+
+
+def test_an_attempt_that_was_killed_has_a_bar_of_its_own():
+    phases = ((0, "intent"), (60, "intent"), (61, "done"), (62, "intent"))
+    journal = [
+        Event(at=AT + timedelta(seconds=s), step="apply_plan", phase=phase, detail="")  # type: ignore[arg-type]
+        for s, phase in phases
+    ]
+    assert step_times(journal) == (
+        step("apply_plan", 0, None, "unfinished"),
+        step("apply_plan", 60, 1),
+        step("apply_plan", 62, None, "unfinished"),
+    )
 
 
 def parsed(drawn: str) -> Element:
