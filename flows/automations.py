@@ -6,6 +6,7 @@ there and off, and say how to switch them on.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -19,21 +20,45 @@ HOW = (
 SUBJECT = "{{ event.payload['headline'] }}"
 BODY = "{{ event.payload['headline'] }}\n{{ event.payload['text'] }}"
 
-# Name, what it is for, and the events that it listens to.
-AUTOMATIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    (
-        "airlock: something failed",
-        "A deploy or a refresh was refused, rolled back or stranded, or a target has drifted.",
-        (
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Automation:
+    """What it is called and for, and the events that it listens to.
+
+    resolves: only where they put an end to what an earlier alert began.
+    """
+
+    name: str
+    purpose: str
+    events: tuple[str, ...]
+    resolves: bool = False
+
+
+AUTOMATIONS = (
+    Automation(
+        name="airlock: something failed",
+        purpose="A deploy or a refresh was refused, rolled back or stranded, or a target has "
+        "drifted.",
+        events=(
             *(f"airlock.deploy.{state}" for state in ("failed", "rolled_back", "stranded")),
             *(f"airlock.refresh.{state}" for state in ("failed", "rolled_back", "stranded")),
             "airlock.drift.found",
         ),
     ),
-    (
-        "airlock: approval wanted",
-        "A deploy waits for a person.",
-        ("airlock.deploy.approval_wanted",),
+    Automation(
+        name="airlock: approval wanted",
+        purpose="A deploy waits for a person.",
+        events=("airlock.deploy.approval_wanted",),
+    ),
+    Automation(
+        name="airlock: resolved",
+        purpose="What an earlier alert began has come to a good end.",
+        events=(
+            *(f"airlock.deploy.{state}" for state in ("succeeded", "undone", "turned_down")),
+            *(f"airlock.refresh.{state}" for state in ("succeeded", "undone", "turned_down")),
+            "airlock.drift.gone",
+        ),
+        resolves=True,
     ),
 )
 
@@ -41,13 +66,13 @@ AUTOMATIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 async def apply(http: httpx.AsyncClient) -> None:
     """Create or update them. An automation that somebody has switched off stays off."""
     block = await _block(http)
-    names = [name for name, _, _ in AUTOMATIONS]
+    names = [each.name for each in AUTOMATIONS]
     wanted = {"automations": {"name": {"any_": names}}}
     answer = await http.post("/automations/filter", json=wanted)
     there = {each["name"]: each for each in answer.raise_for_status().json()}
-    for name, purpose, events in AUTOMATIONS:
-        known = there.get(name)
-        body = automation(name, purpose, events, block)
+    for each in AUTOMATIONS:
+        known = there.get(each.name)
+        body = automation(each, block)
         if known is None:
             (await http.post("/automations/", json=body)).raise_for_status()
             continue
@@ -56,9 +81,7 @@ async def apply(http: httpx.AsyncClient) -> None:
         (await http.put(f"/automations/{known['id']}", json=body)).raise_for_status()
 
 
-def automation(
-    name: str, purpose: str, events: tuple[str, ...], block: str | None
-) -> dict[str, Any]:
+def automation(made: Automation, block: str | None) -> dict[str, Any]:
     """One automation as Prefect's API takes it. block: the id of the notification block."""
     notify = {
         "type": "send-notification",
@@ -66,15 +89,16 @@ def automation(
         "subject": SUBJECT,
         "body": BODY,
     }
+    match = {"prefect.resource.id": "airlock.target.*"}
     return {
-        "name": name,
-        "description": purpose if block else f"{purpose} {HOW}",
+        "name": made.name,
+        "description": made.purpose if block else f"{made.purpose} {HOW}",
         "enabled": block is not None,
         "trigger": {
             "type": "event",
             "posture": "Reactive",
-            "match": {"prefect.resource.id": "airlock.target.*"},
-            "expect": sorted(events),
+            "match": match | ({"airlock.resolves": "yes"} if made.resolves else {}),
+            "expect": sorted(made.events),
             "threshold": 1,
             "within": 0,
         },

@@ -45,6 +45,7 @@ def emit(alert: Alert) -> None:
             "prefect.resource.id": f"airlock.target.{alert.target}",
             "prefect.resource.name": alert.target,
             "airlock.deploy": str(alert.deploy or ""),
+            "airlock.resolves": "yes" if alert.resolves else "no",
         },
         payload={
             "headline": alert.title,

@@ -71,7 +71,7 @@ async def test_without_a_block_they_are_there_and_off_and_say_how_to_switch_them
     for _ in range(2):
         await automations.apply(http)
     found = await there(http)
-    assert {each["name"] for each in found} == {name for name, _, _ in automations.AUTOMATIONS}
+    assert {each["name"] for each in found} == {each.name for each in automations.AUTOMATIONS}
     for each in found:
         assert not each["enabled"]
         assert automations.BLOCK in each["description"]
@@ -82,23 +82,24 @@ async def test_a_block_switches_them_on_and_a_person_off(http):
     await make_block(http, "slack-webhook", {"url": "https://hooks.slack.com/services/A/B/C"})
     await automations.apply(http)
     found = await there(http)
-    assert [each["enabled"] for each in found] == [True, True]
+    assert [each["enabled"] for each in found] == [True] * 3
     assert automations.BLOCK not in found[0]["description"]
     await http.patch(f"/automations/{found[0]['id']}", json={"enabled": False})
     await automations.apply(http)
     assert {each["id"]: each["enabled"] for each in await there(http)} == {
         found[0]["id"]: False,
         found[1]["id"]: True,
+        found[2]["id"]: True,
     }
 
 
 async def test_a_block_of_that_name_that_cannot_notify_is_not_taken(http):
     await make_block(http, "secret", {"value": "x"})
     await automations.apply(http)
-    assert [each["enabled"] for each in await there(http)] == [False, False]
+    assert [each["enabled"] for each in await there(http)] == [False] * 3
 
 
-async def test_a_rollback_reaches_the_block_and_a_good_deploy_does_not(
+async def test_a_rollback_and_its_end_reach_the_block_and_another_good_deploy_does_not(
     http, database, tmp_path, monkeypatch
 ):
     project(tmp_path, monkeypatch, database.url)
@@ -108,11 +109,12 @@ async def test_a_rollback_reaches_the_block_and_a_good_deploy_does_not(
         emit(make(state="succeeded", headline="DEPLOYED – prod"))
         await rolled_back()
         assert await sends() == ()  # no channel of ours
-        async with asyncio.timeout(WAIT_S):
-            while not receiver.received:  # noqa: ASYNC110 – the receiver sets it
-                await asyncio.sleep(0.02)
+        await until_received(receiver, 1)
+        emit(make(state="succeeded", headline="DEPLOYED – prod", resolves=True))
+        await until_received(receiver, 2)
         await asyncio.sleep(0.3)
-    (told,) = receiver.bodies
+    told, over = receiver.bodies
+    assert over["subject"] == "RESOLVED – DEPLOYED – prod"
     headline = "ROLLED BACK – schema back on an empty schema (prod)"
     assert told["subject"] == headline
     assert told["body"].startswith(f"{headline}\nTarget: prod, ")
@@ -130,6 +132,12 @@ async def test_channels_are_told_though_no_event_can_be_emitted(database, tmp_pa
         await rolled_back()
         await send_alert.fn("prod")
     assert len(receiver.bodies) == 1
+
+
+async def until_received(receiver: Receiver, count: int) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while len(receiver.received) < count:
+            await asyncio.sleep(0.02)
 
 
 def project(root: Any, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
