@@ -78,6 +78,8 @@ async def open_deploy(request: DeployRequest) -> Lease | None:
     planned, schema = await preview.look(target, request.up_to, request.skip)
     if not planned.migrations and request.release is None:
         log.info("Nothing to do on %s: it stands at %s", target.name, planned.head or "nothing")
+        if request.up_to is None and not request.dry_run:
+            await outbox.nothing_left(target, planned.head)
         return None
     async with ledger.connection(target) as conn:
         with postgres.translated("opening the deploy in the ledger"):

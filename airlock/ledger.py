@@ -843,12 +843,15 @@ async def last_resolved(conn: Conn, target: str) -> int:
     )
 
 
-async def last_drift(conn: Conn, target: str) -> QueuedAlert | None:
-    """The newest alert about a target's drift, or about its end."""
+async def last_alert(
+    conn: Conn, target: str, kind: Literal["drift"] | None = None
+) -> QueuedAlert | None:
+    """The newest alert about a target; of that kind, if one is named."""
     row = await conn.fetchrow(
-        "SELECT id, deploy, dedup_key, body FROM airlock.alert"
-        " WHERE body->>'target' = $1 AND body->>'kind' = 'drift' ORDER BY id DESC LIMIT 1",
+        "SELECT id, deploy, dedup_key, body FROM airlock.alert WHERE body->>'target' = $1"
+        " AND ($2::text IS NULL OR body->>'kind' = $2) ORDER BY id DESC LIMIT 1",
         target,
+        kind,
     )
     return QueuedAlert(**dict(row)) if row else None
 

@@ -128,7 +128,7 @@ async def drift_found(
     conn: Conn, target: Target, headline: str, difference: str, *, run_url: str | None = None
 ) -> bool:
     """Tell people that the schema is not the ledger's; whether that was news."""
-    last = await ledger.last_drift(conn, target.name)
+    last = await ledger.last_alert(conn, target.name, "drift")
     known = letters.read(last) if last else None
     alert = compose.drift_found(target, headline, difference, run_url=run_url)
     is_open = last is not None and last.id > await ledger.last_resolved(conn, target.name)
@@ -139,7 +139,7 @@ async def drift_found(
 
 async def drift_gone(conn: Conn, target: Target, *, run_url: str | None = None) -> bool:
     """Tell people that the schema is the ledger's again; whether that was news."""
-    last = await ledger.last_drift(conn, target.name)
+    last = await ledger.last_alert(conn, target.name, "drift")
     known = letters.read(last) if last else None
     if last is None or known is None or known.state == "drift_gone":
         return False
@@ -147,6 +147,26 @@ async def drift_gone(conn: Conn, target: Target, *, run_url: str | None = None) 
     ends = routing.ends("drift_gone", earlier)
     alert = compose.drift_gone(target, ends=ends, run_url=run_url)
     return await _enqueue_drift(conn, alert, after=last.id)
+
+
+async def nothing_left(target: Target, head: str | None) -> bool:
+    """Tell people that a refused deploy is out of the world, if that is what they heard last.
+
+    head: what the target stands at. Returns whether that was news.
+    """
+    async with ledger.connection(target) as conn:
+        if await ledger.version(conn) < ledger.VERSION:
+            return False
+        last = await ledger.last_alert(conn, target.name)
+        known = letters.read(last) if last else None
+        if last is None or known is None or (known.kind, known.state) != ("deploy", "failed"):
+            return False
+        if not routing.ends("withdrawn", await ledger.alerts_since_resolved(conn, target.name)):
+            return False
+        alert = compose.withdrawn(target, last.deploy, head)
+        key = f"{target.name}-{last.deploy}-withdrawn"
+        await ledger.enqueue_alert(conn, last.deploy, key, record.dump(alert))
+        return True
 
 
 async def _enqueue_drift(conn: Conn, alert: Alert, *, after: int) -> bool:

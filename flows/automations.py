@@ -55,6 +55,7 @@ AUTOMATIONS = (
         purpose="What an earlier alert began has come to a good end.",
         events=(
             *(f"airlock.deploy.{state}" for state in ("succeeded", "undone", "turned_down")),
+            "airlock.deploy.withdrawn",
             *(f"airlock.refresh.{state}" for state in ("succeeded", "undone", "turned_down")),
             "airlock.drift.gone",
         ),

@@ -79,6 +79,7 @@ async def deploy(  # noqa: PLR0913, PLR0917 – the form has as many fields
             await door.enter_async_context(ledger.hold(settings.target(target)))
             lease = await plan_migrations(request)
             if lease is None:
+                await send_alert(target, return_state=True)
                 return Completed(name="NothingToDo", message=f"{target} is up to date")
             async with ledger.heartbeat(settings.target(target), lease):
                 return await _run(lease, door, dry_run=dry_run)

@@ -13,6 +13,7 @@ State = Literal[
     "succeeded",
     "failed",
     "turned_down",
+    "withdrawn",
     "rolled_back",
     "undone",
     "stranded",
@@ -39,7 +40,8 @@ class Alert:
     """One outcome, as it lies in the outbox.
 
     state: "turned_down" is a deploy that nobody approved or that a person ended before production,
-        "undone" a rollback that a person asked for.
+        "withdrawn" a refused one of which nothing is left to deploy, "undone" a rollback that a
+        person asked for.
     resolves: an earlier alert of the target was open, and this outcome ends it.
     detect_s, restore_s: from going live to the failure, from there to everything being back.
     ref: commit of the release, for those who know it by that.

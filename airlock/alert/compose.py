@@ -152,6 +152,20 @@ def drift_gone(target: Target, *, ends: bool, run_url: str | None) -> Alert:
     return scrubbed(target, alert)
 
 
+def withdrawn(target: Target, deploy: int | None, head: str | None) -> Alert:
+    """That what was refused is not there any more, and nothing else to deploy."""
+    stands = head or "an empty schema"
+    return Alert(
+        headline=f"WITHDRAWN – {target.name} has nothing left to deploy, still on {stands}",
+        target=target.name,
+        deploy=deploy,
+        state="withdrawn",
+        resolves=True,
+        at=datetime.now(UTC),
+        next_command=f"airlock status {target.name}",
+    )
+
+
 def scrubbed(target: Target, alert: Alert) -> Alert:
     """The alert with no secret of the target in what people and programs wrote into it.
 

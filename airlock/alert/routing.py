@@ -36,6 +36,7 @@ ROUTES: Mapping[State, Route] = {
     "failed": Route(told=True, page="warning", status="failure", ends=NOTHING),
     # Stranded, of a deploy that was cut off and turns out to have touched nothing.
     "turned_down": Route(told=True, page=None, status="inactive", ends=frozenset({"stranded"})),
+    "withdrawn": Route(told=False, page=None, status=None, ends=frozenset({"failed"})),
     "rolled_back": Route(told=True, page="error", status="failure", ends=NOTHING),
     "undone": Route(told=True, page=None, status="inactive", ends=ANYTHING),
     "stranded": Route(told=True, page="critical", status="error", ends=NOTHING),

@@ -15,6 +15,7 @@ from prefect import flow
 from airlock import deploy as steps
 from airlock.request import DeployRequest
 from flows import automations
+from flows.deploy import deploy
 from flows.runtime import Runtime, client
 from tasks.send_alert import emit, send_alert
 from tests.receiver import Receiver, receiving
@@ -134,9 +135,28 @@ async def test_channels_are_told_though_no_event_can_be_emitted(database, tmp_pa
     assert len(receiver.bodies) == 1
 
 
+async def test_a_deploy_with_nothing_left_to_do_tells_that_a_refusal_is_over(
+    database, tmp_path, monkeypatch
+):
+    project(tmp_path, monkeypatch, database.url)
+    async with receiving() as receiver:
+        with (tmp_path / "airlock.toml").open("a") as file:
+            file.write('[targets.prod.alerts]\nwebhook_url_env = "HOOK_URL"\n')
+        monkeypatch.setenv("HOOK_URL", receiver.url)
+        lease = await steps.open_deploy(DeployRequest(target="prod"))
+        assert lease is not None
+        await steps.fail(lease, "it is wrong")
+        (tmp_path / "migrations" / "001_step.sql").unlink()
+        assert (await deploy(target="prod", return_state=True)).name == "NothingToDo"
+    assert [body["event"] for body in receiver.bodies] == [
+        "airlock.deploy.failed",
+        "airlock.deploy.withdrawn",
+    ]
+
+
 async def until_received(receiver: Receiver, count: int) -> None:
     async with asyncio.timeout(WAIT_S):
-        while len(receiver.received) < count:
+        while len(receiver.received) < count:  # noqa: ASYNC110 – the receiver sets it
             await asyncio.sleep(0.02)
 
 

@@ -22,6 +22,7 @@ from airlock.errors import Refused
 from airlock.health import HealthVerdict
 from airlock.ledger import Lease
 from airlock.postgres import Conn, connect
+from airlock.request import DeployRequest
 from tests.postgres.conftest import Project
 from tests.receiver import Receiver, receiving
 from tests.unit.test_alert import AT
@@ -252,7 +253,7 @@ async def test_what_is_never_taken_is_given_up_after_a_week_and_said_to_be(
     await outbox.deliver("prod")
     await failed(project)
     await project.execute("UPDATE airlock.alert SET created_at = now() - interval '8 days'")
-    status, out = await airlock("deliver", "prod")
+    out = (await airlock("deliver", "prod"))[1]
     assert "slack never did, and is asked no more: REFUSED" in out
     assert "1 of the last days given up: slack: HTTP status 404" in (await airlock("status"))[1]
     closed = "SELECT id, delivered_at IS NOT NULL FROM airlock.alert ORDER BY id"
@@ -331,6 +332,21 @@ async def test_a_page_that_was_sent_is_resolved(project, channels):
     await project.deploy()
     await outbox.deliver("prod")
     assert channels.pages == [("trigger", "airlock-prod"), ("resolve", "airlock-prod")]
+
+
+@pytest.mark.parametrize("before", [steps.fail, steps.roll_back])
+async def test_a_refusal_is_resolved_when_nothing_is_left_to_deploy_and_nothing_worse_is(
+    project, channels, before
+):
+    await before(await project.begin(), "it is wrong")
+    await failed(project)
+    assert await steps.open_deploy(DeployRequest(target="prod", dry_run=True)) is None
+    assert len(await project.fetch("SELECT FROM airlock.alert")) == 2
+    for _ in range(2):
+        assert await steps.open_deploy(DeployRequest(target="prod")) is None
+    await outbox.deliver("prod")
+    title = "RESOLVED – WITHDRAWN – prod has nothing left to deploy, still on an empty schema"
+    assert channels.told[2:] == ([title] if before is steps.fail else [])
 
 
 async def test_an_undo_by_hand_pages_nobody_and_a_rollback_after_a_failure_does(project, channels):
@@ -673,6 +689,16 @@ async def test_a_ledger_of_an_older_airlock_is_read_and_left_alone(project, chan
         await ledger.ensure(conn)
     await outbox.deliver("prod")
     assert channels.told == ["REFUSED"]
+
+
+async def test_an_undo_upgrades_an_older_ledger_whose_outbox_its_alert_goes_to(project, conn):
+    await conn.execute(postgres.query("ledger_1"))
+    await conn.execute(
+        "INSERT INTO airlock.deploy (target, requester, reason, request, holder, fence)"
+        " VALUES ('prod', '', '', '{}', 'x', 1)"
+    )
+    await steps.reopen(project.target)
+    assert await ledger.version(conn) == ledger.VERSION
 
 
 # ---------------------------------------------------------------- on the command line

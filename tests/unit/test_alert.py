@@ -138,6 +138,7 @@ PEOPLE, PAGER, HOOK, HUB = {"slack", "email"}, {"pagerduty"}, {"webhook"}, {"git
         ("stranded", False, HOOK | HUB | PEOPLE | PAGER),
         ("undone", False, HOOK | HUB | PEOPLE),
         ("undone", True, HOOK | HUB | PEOPLE | PAGER),
+        ("withdrawn", True, HOOK | PEOPLE | PAGER),
         ("approval_wanted", False, HOOK | PEOPLE),
         ("drift_found", False, HOOK | PEOPLE | PAGER),
         ("drift_gone", False, HOOK),
@@ -167,6 +168,10 @@ def test_each_outcome_goes_to_its_channels(state, resolves, expected):
         ("failed", {"failed"}, False),
         ("succeeded", {"turned_down"}, False),
         ("turned_down", {"failed"}, False),
+        ("turned_down", {"stranded"}, True),
+        ("withdrawn", {"failed"}, True),
+        ("withdrawn", {"failed", "drift_found"}, False),
+        ("withdrawn", {"stranded"}, False),
     ],
 )
 def test_a_good_end_resolves_what_is_open_and_nothing_else_does(state, before, ends):
