@@ -489,6 +489,24 @@ async def is_untouched(lease: Lease) -> bool:
         return (await ledger.deploy(conn, lease.deploy)).state in ledger.UNTOUCHED
 
 
+async def start_rollback(lease: Lease, failure: str) -> None:
+    """Write that the way back begins, so that people can hear of it while it is under way."""
+    async with ledger.connection(settings.target(lease.target)) as conn:
+        await going_back(conn, lease, failure)
+
+
+async def going_back(conn: Conn, lease: Lease, failure: str) -> Deploy:
+    """The deploy as its way back finds it. That it goes back is written and told, once."""
+    row = await ledger.deploy(conn, lease.deploy)
+    step = row.failed_step or await ledger.failed_step(conn, lease.deploy)
+    async with conn.transaction():
+        await ledger.advance(conn, lease, "rolling_back", failed_step=step, failure=failure)
+        # Whoever asked for it knows.
+        if not await ledger.was_reopened(conn, lease.deploy):
+            await outbox.enqueue(conn, lease)
+    return row
+
+
 async def roll_back(lease: Lease, failure: str) -> Rollback:
     """Take production back to before the deploy: code, schema, health.
 
@@ -497,9 +515,7 @@ async def roll_back(lease: Lease, failure: str) -> Rollback:
     """
     target = settings.target(lease.target)
     async with ledger.journal(target, lease, "roll_back", failure) as conn:
-        row = await ledger.deploy(conn, lease.deploy)
-        step = row.failed_step or await ledger.failed_step(conn, lease.deploy)
-        await ledger.advance(conn, lease, "rolling_back", failed_step=step, failure=failure)
+        row = await going_back(conn, lease, failure)
         code_goes_back = _code_goes_back(row)
         back = await _old_release(conn, target, lease, row) if code_goes_back else None
         undone = await _old_schema(conn, target, lease, row)

@@ -158,6 +158,11 @@ class Deploy:
     def headline(self) -> str:
         """The outcome in one line, for alerts, tables and the head of the report."""
         match self.state:
+            case _ if self.is_cut_off:
+                return f"CUT OFF – {self.state}, and its runner is gone ({self.target})"
+            case "rolling_back":
+                why = f"{self.failed_step} failed" if self.failed_step else "deploy given up"
+                return f"ROLLING BACK – {why} ({self.target})"
             case "rolled_back":
                 return f"ROLLED BACK – {self._back} ({self.target})"
             case "stranded":
@@ -192,13 +197,9 @@ class Deploy:
             case "failed":
                 return f"REFUSED – {self.target} was not touched, still on {before}"
             case _:
-                if self.is_cut_off:
-                    said = f"CUT OFF – {self.target}, {versions}: {self.state}, its runner is gone"
-                elif self.is_asked:
-                    said = f"APPROVAL WANTED – {self.target} {versions} waits for a person"
-                else:
-                    said = f"IN PROGRESS – {self.target}, {versions}: {self.state}"
-                return said
+                if self.is_asked:
+                    return f"APPROVAL WANTED – {self.target} {versions} waits for a person"
+                return f"IN PROGRESS – {self.target}, {versions}: {self.state}"
 
     @property
     def _refresh_headline(self) -> str:

@@ -34,14 +34,15 @@ class Automation:
     resolves: bool = False
 
 
+FAILURES = ("failed", "rolling_back", "rolled_back", "stranded")
 AUTOMATIONS = (
     Automation(
         name="airlock: something failed",
-        purpose="A deploy or a refresh was refused, rolled back or stranded, or a target has "
-        "drifted.",
+        purpose="A deploy or a refresh was refused, goes back, has gone back or is stranded, or a "
+        "target has drifted.",
         events=(
-            *(f"airlock.deploy.{state}" for state in ("failed", "rolled_back", "stranded")),
-            *(f"airlock.refresh.{state}" for state in ("failed", "rolled_back", "stranded")),
+            *(f"airlock.deploy.{state}" for state in FAILURES),
+            *(f"airlock.refresh.{state}" for state in FAILURES),
             "airlock.drift.found",
         ),
     ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from prefect.states import Failed
@@ -15,6 +17,8 @@ from tasks.call_for_help import call_for_help
 from tasks.fail import fail
 from tasks.is_untouched import is_untouched
 from tasks.roll_back import roll_back
+from tasks.send_alert import send_alert
+from tasks.start_rollback import start_rollback
 from tasks.strand import strand
 from tasks.swap_back import swap_back
 
@@ -52,7 +56,9 @@ async def undo(lease: Lease, failure: Exception, *, back: Back = roll_back) -> A
 
 async def _go_back(lease: Lease, reason: str, failure: Exception, back: Back) -> Any:
     try:
-        await back(lease, reason)
+        await start_rollback(lease, reason)
+        async with _telling(lease.target):
+            await back(lease, reason)
     except LeaseLost:
         raise
     except Exception as second:  # noqa: BLE001 – whatever it was, a person must hear of it
@@ -62,6 +68,16 @@ async def _go_back(lease: Lease, reason: str, failure: Exception, back: Back) ->
         return Failed(name="Stranded", message=said)
     said = f"{lease.target} is back as it was. {_in_short(reason)}"
     return Failed(name="RolledBack", message=said)
+
+
+@asynccontextmanager
+async def _telling(target: str) -> AsyncGenerator[None]:
+    """People hear of what has begun while it goes on. Whether they do changes nothing about it."""
+    telling = asyncio.create_task(send_alert(target, return_state=True))
+    try:
+        yield
+    finally:
+        await telling
 
 
 def _in_short(failure: str) -> str:

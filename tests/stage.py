@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ class Webhook:
 
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    came_at: list[datetime] = field(default_factory=list)
     status: int = 200
 
     @property
@@ -83,6 +85,7 @@ class Webhook:
             if line.lower().startswith(b"content-length")
         )
         self.bodies.append(json.loads(await reader.readexactly(length)))
+        self.came_at.append(datetime.now(UTC))
         writer.write(f"HTTP/1.1 {self.status} X\r\nContent-Length: 0\r\n\r\n".encode())
         await writer.drain()
         writer.close()

@@ -14,6 +14,7 @@ State = Literal[
     "failed",
     "turned_down",
     "withdrawn",
+    "rolling_back",
     "rolled_back",
     "undone",
     "stranded",

@@ -11,7 +11,9 @@ from airlock.alert import Alert, State
 Severity = Literal["critical", "error", "warning", "info"]
 DeploymentStatus = Literal["success", "failure", "error", "inactive"]
 
-ANYTHING: frozenset[State] = frozenset({"failed", "rolled_back", "stranded", "drift_found"})
+ANYTHING: frozenset[State] = frozenset(
+    {"failed", "rolling_back", "rolled_back", "stranded", "drift_found"}
+)
 NOTHING: frozenset[State] = frozenset()
 
 
@@ -37,6 +39,8 @@ ROUTES: Mapping[State, Route] = {
     # Stranded, of a deploy that was cut off and turns out to have touched nothing.
     "turned_down": Route(told=True, page=None, status="inactive", ends=frozenset({"stranded"})),
     "withdrawn": Route(told=False, page=None, status=None, ends=frozenset({"failed"})),
+    # While it goes back, which may take a while, or end badly: the next one is the outcome.
+    "rolling_back": Route(told=True, page="error", status=None, ends=NOTHING),
     "rolled_back": Route(told=True, page="error", status="failure", ends=NOTHING),
     "undone": Route(told=True, page=None, status="inactive", ends=ANYTHING),
     "stranded": Route(told=True, page="critical", status="error", ends=NOTHING),

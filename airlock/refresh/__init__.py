@@ -429,9 +429,7 @@ async def swap_back(lease: Lease, failure: str) -> HealthVerdict | None:
     target = settings.target(lease.target)
     async with _journal(target, lease, "swap_back", failure):
         async with ledger.connection(target) as conn:
-            row = await ledger.deploy(conn, lease.deploy)
-            step = row.failed_step or await ledger.failed_step(conn, lease.deploy)
-            await ledger.advance(conn, lease, "rolling_back", failed_step=step, failure=failure)
+            row = await deploy.going_back(conn, lease, failure)
         names = row.replacement
         if await _is_swapped(target, names):
             here = await _hand_over(target, lease, names.kept, "rolling_back")

@@ -106,8 +106,12 @@ async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(
     assert seen.writes
     async with connect(stage.superuser_url) as conn:
         assert await lost(conn, seen.writes) == ()
-    assert "ROLLED BACK" in stage.webhook.text
-    assert "check_health" in stage.webhook.text
+    begun, ended = stage.webhook.bodies
+    assert begun["text"].startswith("*ROLLING BACK – check_health failed (prod)*")
+    assert ended["text"].startswith("*ROLLED BACK – service healthy on 009_alert_notifications")
+    finished_at = (await stage.last()).finished_at
+    assert finished_at is not None
+    assert stage.webhook.came_at[0] < finished_at, "it was told while it went on"
     report = await newest_report()
     assert report.startswith("# ROLLED BACK – service healthy on 009_alert_notifications (prod)\n")
     assert "- ☑ Tested on dev database – restored snapshot" in report

@@ -110,11 +110,12 @@ async def test_a_rollback_and_its_end_reach_the_block_and_another_good_deploy_do
         emit(make(state="succeeded", headline="DEPLOYED – prod"))
         await rolled_back()
         assert await sends() == ()  # no channel of ours
-        await until_received(receiver, 1)
-        emit(make(state="succeeded", headline="DEPLOYED – prod", resolves=True))
         await until_received(receiver, 2)
+        emit(make(state="succeeded", headline="DEPLOYED – prod", resolves=True))
+        await until_received(receiver, 3)
         await asyncio.sleep(0.3)
-    told, over = receiver.bodies
+    begins, told, over = receiver.bodies
+    assert begins["subject"].startswith("ROLLING BACK – ")
     assert over["subject"] == "RESOLVED – DEPLOYED – prod"
     headline = "ROLLED BACK – schema back on an empty schema (prod)"
     assert told["subject"] == headline
@@ -132,7 +133,7 @@ async def test_channels_are_told_though_no_event_can_be_emitted(database, tmp_pa
         monkeypatch.setenv("SLACK_URL", receiver.url)
         await rolled_back()
         await send_alert.fn("prod")
-    assert len(receiver.bodies) == 1
+    assert len(receiver.bodies) == 2
 
 
 async def test_a_deploy_with_nothing_left_to_do_tells_that_a_refusal_is_over(

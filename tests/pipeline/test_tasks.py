@@ -85,4 +85,4 @@ def test_a_flow_is_not_tried_again_by_itself(story):
 def test_no_parameter_of_a_flow_can_hold_a_secret():
     names = {*deploy.parameters.properties, *rollback.parameters.properties}
     form = {"target", "up_to", "release", "reason", "requester", "dry_run"}
-    assert names == form | {"ask", "lock_timeout_ms", "skip"}
+    assert names == form | {"ask", "lock_timeout_ms", "skip", "number"}

@@ -16,6 +16,7 @@ from airlock.ledger import Lease
 from flows.undo import undo
 from tasks.is_untouched import is_untouched
 from tasks.roll_back import roll_back
+from tasks.start_rollback import start_rollback
 from tasks.strand import strand
 from tests.receiver import Receiver, receiving
 
@@ -28,7 +29,7 @@ def _ledger_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     path.write_text('[targets.prod]\ndatabase_url_env = "PROD_URL"\n', encoding="utf-8")
     monkeypatch.setenv(settings.CONFIG_VARIABLE, str(path))
     monkeypatch.setenv("PROD_URL", "postgresql://owner:s3cr3t@127.0.0.1:1/prod")
-    for each in (is_untouched, roll_back, strand):
+    for each in (is_untouched, start_rollback, roll_back, strand):
         assert each.retries == 5, "a server that restarts is back in seconds"
         monkeypatch.setattr(each, "retries", 0)
 

@@ -165,7 +165,7 @@ async def test_a_deploy_whose_runner_is_gone_waits_for_nobody_and_says_how_to_en
     )
     row = await _row(project, lease)
     assert row.is_cut_off
-    assert row.headline.startswith("CUT OFF – prod, 001")
+    assert row.headline.startswith("CUT OFF – rehearsed")
     assert row.next_command == "airlock rollback prod"
     with pytest.raises(Refused, match="undo it: airlock rollback prod"):
         await steps.asked(project.target)

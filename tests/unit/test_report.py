@@ -422,6 +422,11 @@ def test_each_intent_is_paired_with_the_result_that_follows_it():
             "ROLLBACK FAILED – a person is needed now (prod)",
             "airlock status prod, mend what it names, airlock rollback prod",
         ),
+        (
+            {"state": "rolling_back", "failed_step": "check_health"},
+            "ROLLING BACK – check_health failed (prod)",
+            "airlock status prod",
+        ),
         ({"state": "applying"}, "IN PROGRESS – prod, 011: applying", "airlock status prod"),
         (
             {"state": "rehearsed", "approval": "{}"},
@@ -430,7 +435,7 @@ def test_each_intent_is_paired_with_the_result_that_follows_it():
         ),
         (
             {"state": "rehearsed", "approval": "{}", "silent_s": 300},
-            "CUT OFF – prod, 011: rehearsed, its runner is gone",
+            "CUT OFF – rehearsed, and its runner is gone (prod)",
             "airlock rollback prod",
         ),
     ],
