@@ -149,7 +149,7 @@ class RefreshSettings(_Section):
 
     source: str
     admin_url_env: str | None = None
-    max_age_h: Positive = 24
+    max_age_h: Positive = 12
     keep: Annotated[int, Field(ge=0)] = 1
     jobs: Annotated[int, Field(ge=1, le=64)] = 2
     key_env: str
