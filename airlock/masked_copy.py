@@ -47,6 +47,9 @@ _UNLOGGED = """
 SET log_statement = 'none'; SET log_min_duration_statement = -1; SET log_min_error_statement = panic
 """
 
+# Text in a bytea can be read.
+_READABLE = "SET LOCAL bytea_output = 'escape'"
+
 # How many pieces wait between the two servers; asyncpg's pieces are up to 256 kB.
 _PIECES = 16
 
@@ -346,8 +349,8 @@ async def check(
 
     Rows are counted on both sides. Every masked column's values are compared as a set with the
     originals of that column, by hashes; a noisy number is compared row by row where the primary key
-    was kept. The sentinels are looked for in everything that holds text, and what people are
-    reached or paid by (e-mail, phone, IBAN) in kept text.
+    was kept. The sentinels are looked for in the text of every column, and what people are reached
+    or paid by (e-mail, phone, IBAN) in kept text.
     Raises Refused with all that was found: table and column, how many, and what to do.
     """
     began = time.monotonic()
@@ -380,11 +383,12 @@ async def check(
 
 async def _require_one_hash(sides: _Sides) -> None:
     """Between two hash functions nothing would ever be equal, and every check would pass."""
-    sql = "SELECT hashtextextended('airlock' COLLATE \"C\", 0)"
+    # Not ASCII: that is the same in each encoding.
+    sql = "SELECT hashtextextended('Schlüssel' COLLATE \"C\", 0)"
     if await sides.clone.fetchval(sql) != await sides.build.fetchval(sql):
         raise Refused(
-            "The clone's server and the staging server hash text differently, so their values "
-            "cannot be compared. Use servers of one major version."
+            "The clone and the staging database hash text differently, so their values cannot be "
+            "compared. Use servers of one major version, and databases of one encoding."
         )
 
 
@@ -467,21 +471,23 @@ def _searching(
 ) -> Callable[[_Sides], Awaitable[_Found]]:
     """One reading of a table for the sentinels and the patterns."""
     table = f"ONLY {quote_ident(*store.place)} AS t"
-    texts = [each.name for each in mask.table.columns if each.holds_text and sentinels]
+    forms = _forms(sentinels)
+    every = [each.name for each in mask.table.columns if sentinels]
     kept = [
         each.column.name
         for each in mask.columns
         if each.column.holds_text and each.rule.name == "keep" and not each.rule.checked
     ]
-    planted = " OR ".join(f"strpos({{0}}, ${n}) > 0" for n in range(1, len(sentinels) + 1))
-    asked = [(name, None, planted.format(_text(name))) for name in texts]
+    asked = [(name, None, _planted(name, len(forms))) for name in every]
     asked += [(name, like, like.test(_text(name))) for name in kept for like in PATTERNS]
 
     async def search(sides: _Sides) -> _Found:
         if not asked:
             return _Found()
         counts = ", ".join(f"count(*) FILTER (WHERE {test})" for _, _, test in asked)
-        (row,) = await sides.build.fetch(f"SELECT {counts} FROM {table}", *sentinels)  # noqa: S608 – quoted
+        async with sides.build.transaction():
+            await sides.build.execute(_READABLE)
+            (row,) = await sides.build.fetch(f"SELECT {counts} FROM {table}", *forms)  # noqa: S608 – quoted
         said: list[str] = []
         for (name, pattern, _), rows in zip(asked, row.values(), strict=True):
             label = f"{mask.table.label}.{name}"
@@ -493,6 +499,48 @@ def _searching(
         return _Found(searched=searched, violations=tuple(said))
 
     return search
+
+
+def _planted(column: str, forms: int) -> str:
+    """A condition in SQL: one of the parameters is in the column."""
+    tests = (f"strpos({_text(column)}, ${number}) > 0" for number in range(1, forms + 1))
+    return f"({' OR '.join(tests)})"
+
+
+def _forms(sentinels: Sequence[str]) -> list[str]:
+    """The sentinels as themselves, in json with escapes, and as the bytes of a bytea."""
+    made = [(each, json.dumps(each)[1:-1], _escaped(each.encode())) for each in sentinels]
+    return list(dict.fromkeys(form for forms in made for form in forms))
+
+
+def _escaped(data: bytes) -> str:
+    # https://www.postgresql.org/docs/current/datatype-binary.html (escape format)
+    doubled = data.replace(b"\\", b"\\\\")
+    return "".join(chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in doubled)
+
+
+async def search_views(*, build_url: str, sentinels: Sequence[str]) -> None:
+    """Raises Refused naming the materialised views that have a sentinel in them."""
+    if not sentinels:
+        return
+    with postgres.translated("searching the materialised views"):
+        async with _session(build_url) as conn, conn.transaction():
+            await conn.execute(_READABLE)
+            views = await conn.fetch(query("filled_views"))
+            found = [each["name"] for each in views if await _is_in_view(conn, each, sentinels)]
+    if found:
+        raise Refused(
+            f"A sentinel is in materialised views of the copy: {', '.join(found)}. Their tables "
+            "are masked, so it stands in their definition; take it out there."
+        )
+
+
+async def _is_in_view(conn: Conn, view: asyncpg.Record, sentinels: Sequence[str]) -> bool:
+    forms = _forms(sentinels)
+    tests = " OR ".join(_planted(name, len(forms)) for name in view["columns"])
+    name = quote_ident(view["schema"], view["name"])
+    sql = f"SELECT EXISTS (SELECT FROM {name} AS t WHERE {tests})"  # noqa: S608 – quoted
+    return bool(await conn.fetchval(sql, *forms))
 
 
 async def _look_closer(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Literal, Protocol, TypeAlias, cast, get_args
 
 from airlock.errors import Refused
@@ -77,7 +78,8 @@ class Column:
     """One column as far as masking it goes.
 
     base: the built-in type that a domain or the column itself comes down to; empty for others.
-    limit: characters that fit. scale and precision: of numeric(precision, scale).
+    limit: characters that fit, in an array into each element. scale and precision: of
+        numeric(precision, scale).
     """
 
     name: str
@@ -158,12 +160,17 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnMask:
-    """A column with its rule; domain and limit are those that all columns of the domain share."""
+    """A column with its rule.
+
+    domain, limit, folded: those that all columns of the domain share. folded: without regard to
+        case, because one of them is citext, which joins so.
+    """
 
     column: Column
     rule: Rule
     domain: str
     limit: int | None = None
+    folded: bool = False
 
     @property
     def is_masked(self) -> bool:
@@ -180,8 +187,7 @@ class ColumnMask:
         """
         if not self.needs_key:
             return value if self.rule.name == "keep" else "NULL"
-        # citext joins without regard to case.
-        text = f"lower({value}::text)" if self.column.base == "citext" else f"{value}::text"
+        text = f"lower({value}::text)" if self.folded else f"{value}::text"
         digest = f"airlock_mask.digest({text}, {pads})"
         match self.rule.name:
             case "email":
@@ -198,6 +204,9 @@ class ColumnMask:
     def _hash(self, digest: str) -> str:
         if self.column.kind != "text":
             return f"airlock_mask.{self.column.kind}({digest})"
+        return self._word(digest)
+
+    def _word(self, digest: str) -> str:
         if self.limit is None or self.limit >= 32:
             return f"airlock_mask.long({digest})"
         return f"airlock_mask.short({digest}, {self.limit})"
@@ -205,7 +214,7 @@ class ColumnMask:
     def _text(self, text: str, digest: str) -> str:
         if self.column.kind == "document":
             before, after = _DOCUMENTS[self.column.base].split("%s")
-            return f"'{before}' || airlock_mask.long({digest}) || '{after}'"
+            return f"'{before}' || {self._word(digest)} || '{after}'"
         limit = "NULL" if self.limit is None else self.limit
         return f"airlock_mask.filler(length({text}), {digest}, {limit})"
 
@@ -218,14 +227,13 @@ class ColumnMask:
         bounds = ", ".join("NULL" if each is None else str(each) for each in self._bounds())
         return f"airlock_mask.near({value}::numeric, {digest}, {share}, {bounds})"
 
-    def _bounds(self) -> tuple[int | None, int | None]:
+    def _bounds(self) -> tuple[int | None, int | Decimal | None]:
         """Digits after the point, and the power or number that the value must stay below."""
         if self.column.base in _LARGEST:
             return 0, _LARGEST[self.column.base]
         if self.column.precision is None or self.column.scale is None:
             return None, None
-        whole = max(0, self.column.precision - self.column.scale)
-        return self.column.scale, 10**whole
+        return self.column.scale, Decimal(10) ** (self.column.precision - self.column.scale)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,12 +315,13 @@ def _with_arguments(where: str, rule: Rule, arguments: Mapping[str, object]) -> 
 def classify(rules: Rules, tables: Sequence[Table]) -> tuple[TableMask, ...]:
     """Each table with the rules of all its columns, partitions under their root.
 
-    Raises Refused with everything that is wrong: columns without a rule, rules without a column,
+    Rules for what is not there are passed over: see ``absent``.
+    Raises Refused with everything that is wrong: columns without a rule, rules of a partition,
     rules that do not fit a type, and foreign keys that would point nowhere.
     """
     roots = _roots(tables)
     missing: list[str] = []
-    wrong = list(_strangers(rules, roots, tables))
+    wrong = list(_of_partitions(rules, tables))
     masks: list[TableMask] = []
     for table in roots:
         given = rules.tables.get(table.label, {})
@@ -330,7 +339,23 @@ def classify(rules: Rules, tables: Sequence[Table]) -> tuple[TableMask, ...]:
         wrong += [*_split_domains(masks), *_broken_joins(masks, tables)]
     if missing or wrong:
         raise Refused(_complaint(rules.target, missing, wrong))
-    return _with_common_limits(masks)
+    return _with_common_forms(masks)
+
+
+def absent(rules: Rules, tables: Sequence[Table]) -> list[str]:
+    """The tables and columns that have a rule and are not there.
+
+    A snapshot may be older than the migration that brings them. A mistaken name is found all the
+    same: by the column that has no rule then.
+    """
+    columns = {table.label: {column.name for column in table.columns} for table in tables}
+    found: list[str] = []
+    for label, given in rules.tables.items():
+        if label not in columns:
+            found.append(label)
+        elif isinstance(given, Mapping):
+            found += [f"{label}.{name}" for name in sorted(given.keys() - columns[label])]
+    return found
 
 
 def _complaint(target: str, missing: Sequence[str], wrong: Sequence[str]) -> str:
@@ -385,22 +410,12 @@ def _mask(
     return TableMask(table=table, columns=columns, truncated=truncated, stores=stores)
 
 
-def _strangers(rules: Rules, roots: Sequence[Table], tables: Sequence[Table]) -> Iterator[str]:
-    """Rules for what is not there, or what takes its rule from elsewhere."""
-    known = {table.label: table for table in roots}
-    partitions = {table.label: table.root for table in tables if table.root}
+def _of_partitions(rules: Rules, tables: Sequence[Table]) -> Iterator[str]:
+    """Rules of tables that take theirs from another one."""
     labels = {table.place: table.label for table in tables}
-    for label, given in rules.tables.items():
-        if (root := partitions.get(label)) is not None:
-            yield f"{label} is a partition of {labels[root]}: put the rules there."
-            continue
-        if (table := known.get(label)) is None:
-            yield f"There is no table {label}: remove its rules, or mend the name."
-            continue
-        names = {column.name for column in table.columns}
-        for column in () if isinstance(given, Rule) else given:
-            if column not in names:
-                yield f"There is no column {label}.{column}: remove its rule, or mend the name."
+    for table in tables:
+        if table.root is not None and table.label in rules.tables:
+            yield f"{table.label} is a partition of {labels[table.root]}: put the rules there."
 
 
 def _misfits(table: Table, given: Mapping[str, Rule]) -> Iterator[str]:
@@ -500,22 +515,22 @@ def _said(mask: ColumnMask) -> str:
     return f'{mask.rule.name}, domain "{mask.domain}"'
 
 
-def _with_common_limits(masks: Sequence[TableMask]) -> tuple[TableMask, ...]:
-    """The same width for all columns of a domain: a hash cut twice would not be equal."""
+def _with_common_forms(masks: Sequence[TableMask]) -> tuple[TableMask, ...]:
+    """The same width and case for a whole domain: a hash cut twice would not be equal."""
+    keyed = [each for mask in masks for each in mask.columns if each.needs_key]
+    folded = {each.domain for each in keyed if each.column.base == "citext"}
     narrowest: dict[str, int] = {}
-    for column in (each for mask in masks for each in mask.columns):
-        if column.limit is not None and column.needs_key:
+    for column in keyed:
+        if column.limit is not None:
             known = narrowest.get(column.domain, column.limit)
             narrowest[column.domain] = min(known, column.limit)
+
+    def common(mask: ColumnMask) -> ColumnMask:
+        limit, domain = narrowest.get(mask.domain), mask.domain
+        return replace(mask, limit=limit, folded=domain in folded) if mask.needs_key else mask
+
     return tuple(
-        replace(
-            mask,
-            columns=tuple(
-                replace(each, limit=narrowest.get(each.domain)) if each.needs_key else each
-                for each in mask.columns
-            ),
-        )
-        for mask in masks
+        replace(mask, columns=tuple(common(each) for each in mask.columns)) for mask in masks
     )
 
 
@@ -542,7 +557,7 @@ _GUESSES: tuple[tuple[str, tuple[RuleName, ...], str], ...] = (
     ),
     (
         r"""iban|bic|account_?(no|number)|card(_?number)?|pan|ssn|passport|tax_?(id|no|number)
-        |vat""",
+        |vat|national_?id|licen[cs]e_?plate""",
         ("hash", "noise", "null"),
         "a number of a person or an account",
     ),
@@ -554,7 +569,7 @@ _GUESSES: tuple[tuple[str, tuple[RuleName, ...], str], ...] = (
     ),
     (
         r"""address|street|city|zip|zip_?code|post(al)?_?code|house_?(no|number)|ip|ip_?address
-        |user_?agent|latitude|longitude|lat|lng|lon""",
+        |ip_?addr|user_?agent|latitude|longitude|lat|lng|lon""",
         ("text", "hash", "noise", "null"),
         "a place",
     ),
@@ -575,8 +590,11 @@ _GUESSES: tuple[tuple[str, tuple[RuleName, ...], str], ...] = (
         "an amount",
     ),
 )
+# What is said of such a value behind its name, once or more: phone_number, ssn_last4, email2.
+_TAIL = r"""(_?(number|no|nr|num|hash(ed)?|digest|enc(rypted)?|normali[sz]ed|lower|raw|line|last
+    |[0-9]+))*"""
 _GUESSED = tuple(
-    (re.compile(rf"(.*_)?({names})", re.IGNORECASE | re.VERBOSE), rules, why)
+    (re.compile(rf"(.*_)?({names}){_TAIL}", re.VERBOSE), rules, why)
     for names, rules, why in _GUESSES
 )
 _KEPT = Rule(name="keep")
@@ -611,8 +629,9 @@ def draft(
 
 
 def _proposal(column: Column) -> tuple[Rule, str]:
+    spelled = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", column.name).lower()
     for pattern, names, why in _GUESSED:
-        if not pattern.fullmatch(column.name):
+        if not pattern.fullmatch(spelled):
             continue
         for name in names:
             rule = replace(_KEPT, name=name, percent=_PERCENT if name == "noise" else None)
@@ -715,14 +734,25 @@ class Pattern:
         return f"({self.hint.format(text)} AND {text} ~ '{self.regex}')"
 
     def is_real(self, text: str) -> bool:
-        return self.name != "an IBAN" or is_iban(text)
+        return self.name != "an IBAN" or holds_iban(text)
 
+
+# Letters of every script, for names of hosts.
+_LETTERS = r"A-Za-z\u00c0-\u1fff\u3040-\uffee"
+# Where a number may begin and end: not within a longer one, a code, or a date.
+_BEGINS, _ENDS = "(?:^|[^A-Za-z0-9-])", "(?![0-9A-Za-z-])"
+# Nor behind other groups of digits.
+_BEGINS_ALONE = "(?:^|(?<![0-9])[^A-Za-z0-9-])"
 
 PATTERNS = (
+    # Also as it is written in addresses of the web and in json.
     Pattern(
         name="an e-mail address",
-        regex=r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}",
-        hint="strpos({0}, '@') > 0",
+        regex=(
+            rf"[0-9{_LETTERS}._%+-]+(?:@|%40|\\u0040)"
+            rf"[0-9{_LETTERS}-]+(?:\.[0-9{_LETTERS}-]+)*\.[{_LETTERS}]{{2,}}"
+        ),
+        hint=r"(strpos({0}, '@') > 0 OR strpos({0}, '%40') > 0 OR strpos({0}, '\u0040') > 0)",
     ),
     # With a country's code; plain digits, dates and amounts have no plus in front.
     Pattern(
@@ -730,19 +760,27 @@ PATTERNS = (
         regex=r"(?:^|[^A-Za-z0-9+])\+[1-9][0-9]{0,2}[ ./()-]*(?:[0-9][ ./()-]{0,2}){6,12}[0-9]",
         hint="strpos({0}, '+') > 0",
     ),
-    # Without it: an area code in parentheses, with its leading zero, or in American groups.
+    # With it behind 00; or without it: an area code in parentheses, with its leading zero, or in
+    # American groups; pairs behind a zero; and plain digits that are a mobile number's.
     Pattern(
         name="a phone number",
-        regex=(
-            r"\(0?[1-9][0-9]{1,4}\) ?[0-9]{3,4}[ -]?[0-9]{3,5}\M"
-            r"|(?:^|[^A-Za-z0-9-])0[1-9][0-9]{1,3}[ /][0-9]{3,4}[ -]?[0-9]{3,5}\M"
-            r"|(?:^|[^A-Za-z0-9-])[2-9][0-9]{2}[-.][2-9][0-9]{2}[-.][0-9]{4}(?![0-9A-Za-z-])"
+        regex="|".join(
+            (
+                rf"{_BEGINS_ALONE}00[1-9][0-9]{{0,2}}[ /-](?:[0-9][ /-]?){{7,11}}{_ENDS}",
+                r"\(0?[1-9][0-9]{1,4}\) ?[0-9]{3,4}[ -]?[0-9]{3,5}\M",
+                rf"{_BEGINS}0[1-9][0-9]{{1,3}}[ /][0-9]{{3,4}}[ -]?[0-9]{{3,5}}\M",
+                rf"{_BEGINS}0[1-9][0-9]{{1,3}}[ /](?:[0-9]{{2}} ){{2,3}}[0-9]{{2,3}}\M",
+                rf"(?:{_BEGINS_ALONE}0[1-9]|\(0[1-9]\))(?:[ .][0-9]{{2}}){{4}}{_ENDS}",
+                rf"{_BEGINS}0(?:1[5-7][0-9]{{8,9}}|7[0-9]{{9}}|[67][0-9]{{8}}){_ENDS}",
+                rf"{_BEGINS_ALONE}(?:1[-. ])?(?:[2-9][0-9]{{2}}[-. ]){{2}}[0-9]{{4}}{_ENDS}",
+            )
         ),
-        hint="octet_length({0}) > 8 AND {0} ~ '[0-9]{{3}}[ .-]?[0-9]{{3}}'",
+        hint="octet_length({0}) > 8 AND {0} ~ '[0-9]{{2}}[ .-]?[0-9]{{2}}[ .-]?[0-9]{{2}}'",
     ),
+    # As many groups as follow one another: what looks like the beginning of one may hide another.
     Pattern(
         name="an IBAN",
-        regex=r"\m[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\M",
+        regex=r"\m[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,}(?: ?[A-Z0-9]{1,3})?\M",
         hint="octet_length({0}) > 14",
     ),
 )
@@ -785,6 +823,11 @@ def is_iban(text: str) -> bool:
         return False
     number = number[:length]
     return int("".join(str(int(each, 36)) for each in number[4:] + number[:4])) % 97 == 1
+
+
+def holds_iban(text: str) -> bool:
+    """Whether an account number begins at one of the words of a text."""
+    return any(is_iban(text[found.start() :]) for found in re.finditer(r"\b[A-Z]{2}[0-9]{2}", text))
 
 
 def shape(text: str) -> str:

@@ -32,7 +32,7 @@ WITH types AS (
                'name', a.attname,
                'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
                'base', w.name,
-               'limit', CASE WHEN w.name IN ('varchar', 'bpchar') AND m.typmod > 4
+               'limit', CASE WHEN w.name IN ('varchar', 'bpchar', '_varchar') AND m.typmod > 4
                              THEN m.typmod - 4 END,
                'precision', CASE WHEN w.name = 'numeric' AND m.typmod > 4
                                  THEN (m.typmod - 4) >> 16 & 65535 END,
@@ -41,7 +41,14 @@ WITH types AS (
                              THEN ((m.typmod - 4) & 2047 # 1024) - 1024 END,
                'not_null', a.attnotnull OR t.not_null,
                'generated', a.attgenerated <> '',
-               'distributes', COALESCE(a.attnum = ANY (p.partattrs::smallint[]), false),
+               -- A column that an expression of the key reads depends on the table itself.
+               'distributes', COALESCE(a.attnum = ANY (p.partattrs::smallint[]), false) OR EXISTS (
+                   SELECT FROM pg_catalog.pg_depend AS x
+                    WHERE p.partrelid IS NOT NULL AND x.deptype = 'i'
+                      AND x.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                      AND x.objid = a.attrelid AND x.objsubid = a.attnum
+                      AND x.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                      AND x.refobjid = a.attrelid AND x.refobjsubid = 0),
                'holds_text', w.holds_text) ORDER BY a.attnum) AS columns
       FROM pg_catalog.pg_attribute AS a
       JOIN types AS t ON t.oid = a.atttypid

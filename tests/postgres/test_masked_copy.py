@@ -493,6 +493,68 @@ async def test_an_original_that_survives_is_found(small):
     assert (await pair.check(masks)).compared == ("t.a", "t.e", "t.gone", "t.n")
 
 
+async def test_a_planted_sentinel_is_found_in_types_without_words(small):
+    columns = ", ".join(f'"{kind}" {kind}' for kind in PLANTED_ELSEWHERE)
+    values = ", ".join(f"'{value}'" for value in PLANTED_ELSEWHERE.values())
+    pair = await small(
+        f"CREATE DOMAIN blob AS bytea; CREATE TABLE t (id int, {columns})",
+        "INSERT INTO t VALUES (1, " + values.replace("'Zoë'", "convert_to('Zoë', 'UTF8')") + ")",
+    )
+    masks = await pair.classified({"t": dict.fromkeys(("id", *PLANTED_ELSEWHERE), "keep")})
+    await pair.copy(masks)
+    with pytest.raises(Refused) as failed:
+        await pair.check(masks, *PLANTED_ELSEWHERE.values(), "Zoë")
+    for kind in PLANTED_ELSEWHERE:
+        assert f"\nt.{kind}: 1 rows contain a sentinel" in str(failed.value)
+
+
+async def test_a_planted_sentinel_is_found_in_a_materialised_view(small):
+    pair = await small(
+        "CREATE MATERIALIZED VIEW zoo AS SELECT 1 AS id, '4711-zebra'::text AS word;"
+        "CREATE MATERIALIZED VIEW unfilled AS SELECT '4711-zebra'::text AS word WITH NO DATA"
+    )
+    url = pair.build.url
+    with pytest.raises(Refused, match="views of the copy: zoo\\. "):
+        await masked_copy.search_views(build_url=url, sentinels=("other", "4711-zebra"))
+    await masked_copy.search_views(build_url=url, sentinels=("other",))
+
+
+async def test_row_security_that_is_forced_but_not_enabled_yet_hides_nothing_from_the_check(small):
+    pair = await small(
+        "CREATE TABLE t (a text); ALTER TABLE t FORCE ROW LEVEL SECURITY",
+        "INSERT INTO t VALUES ('x')",
+    )
+    masks = await pair.classified({"t": {"a": "hash"}})
+    await pair.copy(masks)
+    assert (await pair.check(masks)).compared == ("t.a",)
+
+
+async def test_a_hash_in_an_array_is_as_wide_as_its_elements(small):
+    pair = await small(
+        "CREATE TABLE t (a varchar(20)[], b varchar(12)[])",
+        "INSERT INTO t VALUES ('{abc}', '{abc,def}')",
+    )
+    await pair.copy(await pair.classified({"t": {"a": "text", "b": "text"}}))
+    ((one, other),) = await pair.fetch("build", "SELECT a, b FROM t")
+    assert [len(word) for word in (*one, *other)] == [20, 12]
+    await small("CREATE TABLE t (a varchar(11)[])")
+    with pytest.raises(Refused, match="too narrow"):
+        await pair.classified({"t": {"a": "text"}})
+
+
+async def test_a_database_of_another_encoding_is_refused(small, pg: server.Server):
+    pair = await small("CREATE TABLE t (a text)")
+    async with connect(pg.url()) as superuser:
+        await superuser.execute(
+            "CREATE DATABASE masked_latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'"
+        )
+    async with connect(pair.clone.url) as clone, connect(pg.url("masked_latin")) as build:
+        with pytest.raises(Refused, match="databases of one encoding"):
+            await masked_copy._require_one_hash(masked_copy._Sides(clone=clone, build=build))
+    async with connect(pg.url()) as superuser:
+        await superuser.execute("DROP DATABASE masked_latin")
+
+
 async def test_servers_that_hash_differently_are_refused(small):
     """Nothing would be found equal, whatever survived. One server here has a hash of its own."""
     pair = await small("CREATE TABLE t (a text)")
@@ -540,6 +602,18 @@ PLANTED = {
     "mail": "'4711-zebra@here'",
     "pair": "ROW('a', '4711-zebra')",
     "tsvector": "'''4711-zebra'' b'",
+    "bytea": "'so 4711-zebra'",
+    "bytea[]": "ARRAY['so 4711-zebra'::bytea]",
+    "words": "'[4711-zebra,zz)'",
+}
+# Types without words, each with its sentinel; and bytes that are not ASCII.
+PLANTED_ELSEWHERE = {
+    "bigint": "4915112345678",
+    "uuid": "550e8400-e29b-41d4-a716-446655440000",
+    "date": "1985-04-11",
+    "inet": "10.1.2.3",
+    "json": r'"Zo\u00eb"',
+    "blob": "Zoë",
 }
 
 
@@ -547,7 +621,7 @@ async def test_a_planted_sentinel_is_found_wherever_text_can_stand(small):
     columns = ", ".join(f'"{kind}" {kind}' for kind in PLANTED)
     pair = await small(
         "CREATE DOMAIN mail AS text; CREATE TYPE pair AS (a text, b text);"
-        f"CREATE TABLE t (id int, {columns})",
+        f"CREATE TYPE words AS RANGE (subtype = text); CREATE TABLE t (id int, {columns})",
         f"INSERT INTO t VALUES (1, {', '.join(PLANTED.values())}); INSERT INTO t VALUES (2)",
     )
     seen = {kind: {"rule": "keep", "checked": True} for kind in PLANTED}
@@ -570,6 +644,17 @@ FOUND = {
     "pay to DE89 3704 0044 0532 0130 00 AND SOON": ("an IBAN", "xx99 9999"),
     "GB29NWBK60161331926819": ("an IBAN", "xx99xxxx"),
     "BE68 5390 0754 7034 THEN MORE": ("an IBAN", "xx99 9999"),
+    "Invoice RE24 0815 DE89 3704 0044 0532 0130 00": ("an IBAN", "xx99 9999 xx99 9999"),
+    "max@müller.de": ("an e-mail address", "xxx@xxxxxx.xx"),
+    "?to=ada%40corp.example": ("an e-mail address", "xxx%99xxxx.xxxxxxx"),
+    r'{"to": "ada\u0040corp.example"}': ("an e-mail address", "xxx\\x9999xxxx.xxxxxxx"),
+    "06 12 34 56 78": ("a phone number", "99 99 99 99 99"),
+    "ring (06) 12 34 56 78": ("a phone number", "(99) 99 99 99 99"),
+    "0049 171 1234567": ("a phone number", "9999 999 9999999"),
+    "tel:01711234567": ("a phone number", ":99999999999"),
+    "0171 12 34 567": ("a phone number", "9999 99 99 999"),
+    "1-415-555-2671": ("a phone number", "9-999-999-9999"),
+    "415 555 2671": ("a phone number", "999 999 9999"),
 }
 
 
@@ -611,6 +696,10 @@ INNOCENT = (
     "AB12CDEF34567890 and ISO 9001:2015, ISBN 978-3-16-148410-0",
     "US0378331005, SHA DEADBEEFDEADBEEFDEADBEEFDEADBEEF",
     "deal 0123, lot 0171-22, (2023) 12 34",
+    "EAN 0012345678905, UPC 036000291452, lot 0000171234567",
+    "00:15:30 on 01.02.2024, 10 20 30 40 50, 2024 10 11 12",
+    "5%40 off, 12 345 678 9012",
+    "v1.415.555, 200 300 400, 0.12.34.56.78",
 )
 
 
@@ -648,6 +737,15 @@ async def test_the_tables_are_read_with_what_the_rules_need(masked: Masked):
     assert tables["events"].partitioned
     assert tables["events_new"].partitioned
     assert [c.name for c in tables["events_new"].columns if c.distributes] == ["id"]
+
+
+async def test_a_partition_goes_by_the_columns_in_the_expressions_of_its_key(small):
+    pair = await small(
+        "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY, a text, b text, c text DEFAULT 'c')"
+        " PARTITION BY RANGE (lower(a), b)"
+    )
+    (found,) = await pair.tables()
+    assert [c.name for c in found.columns if c.distributes] == ["a", "b"]
 
 
 async def test_the_ledger_is_left_out(small):

@@ -124,15 +124,21 @@ def test_every_unclassified_column_is_named():
     assert "airlock mask draft staging" in said
 
 
+def test_rules_for_what_is_not_there_are_named_and_passed_over():
+    mask = {"gone": "truncate", "lost": {"x": "null"}, "t": {"b": "keep", "a": "keep"}}
+    found = table("t", column("a"))
+    assert masking.absent(masking.read_rules(target(mask)), [found]) == ["gone", "lost", "t.b"]
+    (mask,) = classify(mask, found)
+    assert [each.column.name for each in mask.columns] == ["a"]
+
+
 def test_all_that_is_wrong_is_told_at_once():
     with pytest.raises(Refused) as failed:
         classify(
-            {"gone": "truncate", "t": {"b": "keep", "n": "email", "g": "keep"}},
+            {"t": {"n": "email", "g": "keep"}},
             table("t", column("a"), column("n", "int4"), column("g", generated=True)),
         )
     said = str(failed.value)
-    assert "There is no table gone" in said
-    assert "There is no column t.b" in said
     assert "t.n: email is not for int4. Choose one of keep, null, noise" in said
     assert "t.g: it is computed from other columns" in said
     assert "1 columns have no rule: t.a" in said
@@ -243,6 +249,23 @@ def test_a_domain_is_as_wide_as_its_narrowest_column():
     one, other = (each.expression("x", "k") for each in (companies.columns[1], people.columns[0]))
     assert one == other
     assert "short" in one
+
+
+def test_a_domain_with_a_citext_does_not_tell_upper_from_lower_case():
+    mask = {"rule": "email", "domain": "d"}
+    tables = table("a", column("x", "citext")), table("b", column("x"), column("y"))
+    masks = classify({"a": {"x": mask}, "b": {"x": mask, "y": "email"}}, *tables)
+    one, other, own = (each.expression("v", "k") for mask in masks for each in mask.columns)
+    assert one == other
+    assert "lower(v" in one
+    assert "lower(v" not in own
+
+
+def test_noise_stays_below_what_fits_also_where_all_digits_are_behind_the_point():
+    for precision, scale, below in ((2, 4, "0.01"), (9, 2, "10000000"), (3, -2, "100000")):
+        found = column("n", "numeric", precision=precision, scale=scale)
+        (mask,) = classify({"t": {"n": "noise"}}, table("t", found))
+        assert mask.columns[0].expression("v", "k").endswith(f", {scale}, {below})")
 
 
 def test_a_domain_has_one_rule_and_one_type():
@@ -356,6 +379,20 @@ PROPOSED = {
     "comments": '"text"',
     "status": '"keep"',
     "filename_pattern": '"keep"',
+    "text_color": '"keep"',
+    "token_count": '"keep"',
+    "emailSentAt": '"keep"',
+} | {
+    name: f'"{rule}"'
+    for rule, names in {
+        "hash": "phone_number phoneNumber mobile_number tel_no phone2 ssn_last4 card_last4"
+        " iban_number national_id license_plate SSNLast4",
+        "null": "password_hash passwordHash password_digest token_hash",
+        "text": "address_line1 ip_addr",
+        "email": "email_normalized email2 EMail",
+        "name": "firstName",
+    }.items()
+    for name in names.split()
 }
 
 
@@ -408,6 +445,11 @@ def test_what_stands_already_is_repeated_and_marked():
 )
 def test_an_iban_has_its_countrys_length_and_right_check_digits(text: str, real: bool):
     assert masking.is_iban(text) is real
+
+
+def test_an_iban_is_found_behind_what_begins_like_one():
+    assert masking.holds_iban("RE24 0815 DE89 3704 0044 0532 0130 00")
+    assert not masking.holds_iban("RE24 0815 DE88 3704 0044 0532 0130 00")
 
 
 def test_a_shape_says_nothing_of_the_value():
