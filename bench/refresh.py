@@ -1,4 +1,8 @@
-"""A refresh of staging, beside a bare restore of the same snapshot and masking UPDATEs by hand."""
+"""A refresh of staging, beside a bare restore of the same snapshot and masking UPDATEs by hand.
+
+What a refresh may take at most is measured against the restore alone, whatever server it is on; a
+physical snapshot brought to staging's server by pg_dump stands beside it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from airlock import settings, snapshot
@@ -31,6 +35,14 @@ from examples.ma_tracker import load_data
 NAME, STAGING = "tracker", "tracker_staging"
 DEALS = 600_000
 TIMES_MUST = 1.5
+# By provider, what is restored and masked by hand; the first is what ours is held against.
+PEERS = {
+    "physical": {
+        "clone, UPDATEs on it": "bare",
+        "clone, pg_dump -j2 -Z1, pg_restore -j2, UPDATEs": "dumped",
+    },
+    "logical": {"pg_restore -j2, UPDATEs": "dumped"},
+}
 PROJECT = """
 [targets.bench.snapshot]
 provider = "{provider}"
@@ -93,7 +105,17 @@ class Contest:
         self.seen.append(found)
         return found["seconds"]
 
-    async def peer(self) -> float:
+    async def bare(self) -> float:
+        """The snapshot started where it was restored, and masked there."""
+        began = time.monotonic()
+        async with snapshot.restore(self.taken, settings.target("bench"), name="by-hand") as clone:
+            assert clone.superuser_url is not None
+            await _mask_by_hand(clone.superuser_url)
+            # Ending the clone is not counted.
+            return time.monotonic() - began
+
+    async def dumped(self) -> float:
+        """The snapshot in a database of staging's server, and masked there."""
         await stage.drop_database(self.staging, "by_hand")
         tools = self.staging.binaries
         url = self.staging.url("by_hand")
@@ -110,12 +132,16 @@ class Contest:
             async with snapshot.restore(self.taken, target, name="by-hand") as clone:
                 await program([*dump, f"--dbname={clone.superuser_url}"])
                 await program([*restore, str(goal)])
-        async with connect(url) as conn:
-            await conn.execute(by_hand())
+        await _mask_by_hand(url)
         seconds = time.monotonic() - began
         await stage.drop_database(self.staging, "by_hand")
         shutil.rmtree(goal, ignore_errors=True)
         return seconds
+
+
+async def _mask_by_hand(url: str) -> None:
+    async with connect(url) as conn:
+        await conn.execute(by_hand())
 
 
 async def run(setting: Setting) -> list[Row]:
@@ -132,10 +158,13 @@ async def run(setting: Setting) -> list[Row]:
         async with connect(production.url(NAME)) as superuser:
             await superuser.execute("VACUUM ANALYZE")
         providers = ("physical", "logical")
-        return [await _measured(setting, each, production, staging) for each in providers]
+        measured = [await _measured(setting, each, production, staging) for each in providers]
+    return [row for rows in measured for row in rows]
 
 
-async def _measured(setting: Setting, provider: str, production: Server, staging: Server) -> Row:
+async def _measured(
+    setting: Setting, provider: str, production: Server, staging: Server
+) -> list[Row]:
     root = setting.folder / "refresh"
     stage.project(root, PROJECT.format(provider=provider) + _mask())
     env = stage.environment(root, production, NAME) | {
@@ -147,28 +176,32 @@ async def _measured(setting: Setting, provider: str, production: Server, staging
     setting.say(f"{provider}: the snapshot")
     taken = await snapshot.take(settings.target("bench"), head=None)
     contest = Contest(setting=setting, provider=provider, taken=taken, staging=staging, env=env)
-    contestants: dict[str, Contestant] = {
-        f"{provider}: refresh": contest.ours,
-        f"{provider}: by hand": contest.peer,
-    }
-    got = await interleaved(contestants, rounds=setting.times(1), say=setting.say)
-    ours, peer = got.values()
+    peers = {name: getattr(contest, method) for name, method in PEERS[provider].items()}
+    contestants: dict[str, Contestant] = {"refresh": contest.ours, **peers}
+    named = {f"{provider}: {name}": each for name, each in contestants.items()}
+    got = await interleaved(named, rounds=setting.times(1), say=setting.say)
     async with connect(production.url(NAME)) as conn:
         size = await conn.fetchval("SELECT pg_database_size($1)", NAME) / 10**9
     shutil.rmtree(root)
+    ours, bare, *others = got.values()
+    row = _row(contest, size, ours, bare, next(iter(peers)))
+    # The slowest of ours beside the fastest peer: no round is excused by the machine.
+    holds = max(ours) <= TIMES_MUST * min(bare)
+    kept = replace(row, must=f"at most {TIMES_MUST} times as long", holds=holds)
+    names = list(peers)[1:]
+    return [kept, *(_row(contest, size, ours, *each) for each in zip(others, names, strict=True))]
+
+
+def _row(
+    contest: Contest, size: float, ours: list[float], peer: list[float], peer_name: str
+) -> Row:
     last = contest.seen[-1]
     steps = ", ".join(f"{name} {last[name]:.1f} s" for name in ("mask", "swap_databases"))
-    by_hand_name = {
-        "physical": "clone, pg_dump -j2 -Z1, pg_restore -j2, UPDATEs",
-        "logical": "pg_restore -j2, UPDATEs",
-    }
     return Row(
-        what=f"masked refresh from a {provider} snapshot, {size:.2f} GB",
+        what=f"masked refresh from a {contest.provider} snapshot, {size:.2f} GB",
         ours=median(ours),
         peer=median(peer),
-        peer_name=by_hand_name[provider],
-        must=f"at most {TIMES_MUST} times as long",
-        holds=median(ours) <= TIMES_MUST * median(peer),
+        peer_name=peer_name,
         note=f"{steps}; ours {spread(ours)}, peer {spread(peer)}; "
         f"peak memory {last['peak_bytes'] / 10**6:.0f} MB",
     )
