@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
@@ -94,9 +94,31 @@ def on_database(url: str, database: str) -> str:
     said = [
         (name, text) for name, text in parse_qsl(parts.query) if name not in ("dbname", "database")
     ]
-    path = "/" + quote(database, safe="")
-    query_text = urlencode(said, safe="/", quote_via=quote)
-    made = urlunsplit((parts.scheme, parts.netloc, path, query_text, ""))
+    return _with_query(url, said, path="/" + quote(database, safe=""))
+
+
+def with_settings(url: str, settings: Mapping[str, str]) -> str:
+    """The same address, whose sessions begin with these settings.
+
+    They win over what is set for the role and the database, in our sessions and in libpq's tools.
+    """
+    parts = urlsplit(url)
+    said = parse_qsl(parts.query)
+    options = [text for name, text in said if name == "options"]
+    options += [f"-c {name}={_escaped(value)}" for name, value in settings.items()]
+    kept = [(name, text) for name, text in said if name != "options"]
+    return _with_query(url, [*kept, ("options", " ".join(options))])
+
+
+def _escaped(value: str) -> str:
+    # https://www.postgresql.org/docs/current/libpq-connect.html (options)
+    return re.sub(r"([\\ ])", r"\\\1", value)
+
+
+def _with_query(url: str, said: Sequence[tuple[str, str]], path: str | None = None) -> str:
+    parts = urlsplit(url)
+    text = urlencode(said, safe="/", quote_via=quote)
+    made = urlunsplit((parts.scheme, parts.netloc, parts.path if path is None else path, text, ""))
     # urlunsplit drops the slashes of an empty host: a Unix socket named in the query.
     return made if "://" in made else made.replace(":", "://", 1)
 

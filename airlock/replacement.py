@@ -20,21 +20,21 @@ _NAME_BYTES = 63
 class MaskedCopy:
     """What is in the copy, and what was looked at before anybody could reach it.
 
-    large_objects: how many stayed behind; no rule can mask them.
+    left_behind: kinds of objects that are not in it, each with its number.
     checks: sentences, each with its number.
     """
 
     tables: int
     rows: int
     masked_columns: int
-    large_objects: int
     checks: tuple[str, ...]
     seconds: float
+    left_behind: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
         """Such as ``12 tables, 3,400 rows, 21 columns masked, in 4.2 s``."""
-        left = f"; {self.large_objects:,} large objects were left out" if self.large_objects else ""
+        left = f"; left behind: {', '.join(self.left_behind)}" if self.left_behind else ""
         return (
             f"{self.tables} tables, {self.rows:,} rows, {self.masked_columns} columns masked, "
             f"in {self.seconds:.1f} s{left}"

@@ -255,6 +255,7 @@ async def migrate_copy(lease: Lease) -> tuple[str, ...]:
                 before = await read_catalogue(build)
                 await _migrate(build, target, lease, todo, url)
                 await _neutralise(build, target)
+                await _refresh_views(build, target)
                 after = await read_catalogue(build)
         if faults := new_problems(before, after):
             raise Refused(
@@ -283,6 +284,8 @@ async def _migrate(build: Conn, target: Target, lease: Lease, todo: Plan, url: s
 async def _neutralise(build: Conn, target: Target) -> None:
     """Run the statements that stop the copy from writing to the world."""
     async with build.transaction():
+        # Rows that a policy hides would stay as they are, and nobody would be told.
+        await build.execute("SET LOCAL row_security = off")
         for number, statement in enumerate(configured(target).neutralise, 1):
             try:
                 status = await build.execute(statement)
@@ -295,6 +298,16 @@ async def _neutralise(build: Conn, target: Target) -> None:
                     "was not touched."
                 ) from error
             log.info("Neutralised: statement %d, %s", number, status)
+
+
+async def _refresh_views(build: Conn, target: Target) -> None:
+    """Fill the materialised views once more: they keep what was neutralised below them."""
+    if not configured(target).neutralise:
+        return
+    for row in await build.fetch(postgres.query("filled_views")):
+        await build.execute(
+            f"REFRESH MATERIALIZED VIEW {postgres.quote_ident(row['schema'], row['name'])}"
+        )
 
 
 # ---------------------------------------------------------------- the swap
@@ -373,7 +386,9 @@ async def succeed(lease: Lease) -> None:
 
 
 async def clear(lease: Lease) -> None:
-    """Drop the build database of a refresh that failed, unless it serves. Never fails.
+    """Drop the build database of a refresh that failed or was undone. Never fails.
+
+    The one that serves is none.
 
     What cannot be dropped now the next refresh sweeps.
     """
@@ -434,9 +449,10 @@ async def swap_back(lease: Lease, failure: str) -> HealthVerdict | None:
         if await _is_swapped(target, names):
             here = await _hand_over(target, lease, names.kept, "rolling_back")
             await databases.swap(target, here, names, deploy=lease.deploy, back=True)
-        await databases.drop_build(target, names)
         async with ledger.connection(target) as conn:
             after = await deploy.serve_again(conn, target, lease)
             await ledger.advance(conn, lease, "rolled_back", schema_after=row.schema_before)
             await outbox.enqueue(conn, lease)
+    # Nobody waits for it, and the old database serves whether it goes or not.
+    await clear(lease)
     return after.health

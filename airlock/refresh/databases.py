@@ -27,12 +27,20 @@ log = logging.getLogger(__name__)
 # Databases are made and renamed from here; no session may be in the one that is renamed.
 MAINTENANCE = "postgres"
 _END_SESSIONS_S = 0.05
+# What is set for a role or a database is meant for its users, and a copy takes hours.
+_UNHURRIED = {
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_read_only": "off",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
     """A database as its server knows it: what a plain dump does not carry.
 
+    owns: whether the role may do what the owner may.
     row, grants, settings: as snapshot_database.sql, snapshot_database_grants.sql and
         snapshot_settings.sql give them. Without grants of its own everybody may connect.
     """
@@ -40,6 +48,7 @@ class Database:
     oid: int
     system: str
     role: str
+    owns: bool
     connection_limit: int
     row: Mapping[str, Any]
     grants: tuple[Mapping[str, Any], ...] | None
@@ -66,6 +75,7 @@ async def read(conn: Conn) -> Database:
         oid=here["oid"],
         system=here["system"],
         role=here["role"],
+        owns=here["owns"],
         connection_limit=here["connection_limit"],
         row=dict(row),
         grants=tuple(dict(each) for each in grants) if row["has_grants"] else None,
@@ -78,7 +88,8 @@ async def server(target: Target) -> AsyncGenerator[Conn]:
     """A connection to the target's server that is in none of the databases of a refresh."""
     variable = target.refresh.admin_url_env if target.refresh else None
     url = target.variable(variable) if variable else target.database_url
-    async with postgres.connect(on_database(url, MAINTENANCE), purpose="refresh") as conn:
+    unhurried = postgres.with_settings(on_database(url, MAINTENANCE), _UNHURRIED)
+    async with postgres.connect(unhurried, purpose="refresh") as conn:
         try:
             yield conn
         # Not OSError: steps run in this block, and a missing program is not the server's.
@@ -87,8 +98,11 @@ async def server(target: Target) -> AsyncGenerator[Conn]:
 
 
 def url_of(target: Target, database: str) -> str:
-    """The target's own role in another database of its server."""
-    return on_database(target.database_url, database)
+    """The target's own role in another database of its server, without limits that are set there.
+
+    Everything that works on a build connects by it.
+    """
+    return postgres.with_settings(on_database(target.database_url, database), _UNHURRIED)
 
 
 @asynccontextmanager
@@ -118,6 +132,19 @@ async def alone(target: Target) -> AsyncGenerator[None]:
 
 async def refuse_server(target: Target, here: Database) -> None:
     """Raises Refused when the role that makes databases cannot, or is somewhere else."""
+    if here.name == MAINTENANCE:
+        raise Refused(
+            f"{target.name} is in database {MAINTENANCE}, from which databases are renamed, so it "
+            f"cannot be replaced itself. Move it: ALTER DATABASE {MAINTENANCE} RENAME TO …, and "
+            f"CREATE DATABASE {MAINTENANCE}; then mend {target.database_url_env}."
+        )
+    if not here.owns:
+        role, owner = quote_ident(here.role), quote_ident(here.owner)
+        raise Refused(
+            f"Role {here.role} of {target.name} does not own database {here.name}, so it could "
+            f"not make everything in a new one. Run: ALTER DATABASE {quote_ident(here.name)} OWNER "
+            f"TO {role}; or: GRANT {owner} TO {role};"
+        )
     async with server(target) as conn:
         admin = await conn.fetchrow(postgres.query("refresh_admin"), here.name)
         if admin is None or (admin["oid"], admin["system"]) != (here.oid, here.system):
@@ -219,7 +246,6 @@ async def create(target: Target, names: Replacement, deploy: int) -> Replacement
         return names
     async with ledger.connection(target) as conn:
         here = await read(conn)
-    build = quote_ident(names.build)
     async with server(target) as conn:
         if not await _drop_ours(conn, names):
             raise Refused(
@@ -232,17 +258,26 @@ async def create(target: Target, names: Replacement, deploy: int) -> Replacement
                 f"There is a database {names.kept} already, and {target.name}'s own would be "
                 "called so after the swap. Rename it or drop it."
             )
-        for statement in (
-            logical.create_statement(here.row, names.build, here.owner),
-            f"REVOKE ALL ON DATABASE {build} FROM PUBLIC",
-            f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {build} TO {quote_ident(here.role)}",
-            f"COMMENT ON DATABASE {build} IS {quote_literal(_mark('build', here.name, deploy))}",
+        for statement in build_statements(
+            here, names.build, mark=_mark("build", here.name, deploy)
         ):
             with postgres.translated(f"making the build database ({statement})"):
                 await conn.execute(statement)
         oid = await oid_of(conn, names.build)
         assert oid is not None  # noqa: S101 - for the type checker; it was just made
     return names.built(oid)
+
+
+def build_statements(here: Database, name: str, *, mark: str) -> list[str]:
+    """The SQL that makes a build. Its door opens last: whoever came in earlier would stay."""
+    build = quote_ident(name)
+    return [
+        f"{logical.create_statement(here.row, name, here.owner)} ALLOW_CONNECTIONS false",
+        f"COMMENT ON DATABASE {build} IS {quote_literal(mark)}",
+        f"REVOKE ALL ON DATABASE {build} FROM PUBLIC",
+        f"GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {build} TO {quote_ident(here.role)}",
+        f"ALTER DATABASE {build} ALLOW_CONNECTIONS true",
+    ]
 
 
 async def _is_empty(target: Target, names: Replacement) -> bool:
@@ -281,7 +316,7 @@ async def drop_build(target: Target, names: Replacement) -> None:
 async def sweep(target: Target, names: Replacement) -> None:
     """Drop what refreshes that died have built; ``alone`` means that no other one lives."""
     async with server(target) as conn:
-        for name, _ in await _marked(conn, "build", names.database):
+        for name in await _builds(conn, names.database):
             if name != names.build:
                 await _drop(conn, name)
                 log.info("leftover build dropped: target=%s database=%s", target.name, name)
@@ -303,10 +338,9 @@ async def _drop_ours(conn: Conn, names: Replacement) -> bool:
     """Whether the build's name is free afterwards: a database of somebody else's stays."""
     if await oid_of(conn, names.build) is None:
         return True
-    ours = {name for name, _ in await _marked(conn, "build", names.database)}
-    if names.build in ours:
+    if is_ours := names.build in await _builds(conn, names.database):
         await _drop(conn, names.build)
-    return names.build in ours
+    return is_ours
 
 
 async def _drop(conn: Conn, name: str) -> None:
@@ -324,6 +358,21 @@ async def _marked(conn: Conn, kind: Kind, database: str) -> list[tuple[str, int]
     rows = await conn.fetch(postgres.query("refresh_marked"), _mark(kind, database))
     found = [(row["name"], int(row["deploy"])) for row in rows if row["deploy"].isdecimal()]
     return [(name, deploy) for name, deploy in found if name == named(kind, database, deploy)]
+
+
+async def _builds(conn: Conn, database: str) -> list[str]:
+    """Builds of ours: with the mark, or cut off before they had it, which nobody ever entered."""
+    rows = await conn.fetch(
+        "SELECT datname::text AS name FROM pg_catalog.pg_database AS d WHERE NOT datallowconn"
+        " AND pg_catalog.shobj_description(oid, 'pg_database') IS NULL ORDER BY 1"
+    )
+    marked = [name for name, _ in await _marked(conn, "build", database)]
+    return marked + [row["name"] for row in rows if _is_build(row["name"], database)]
+
+
+def _is_build(name: str, database: str) -> bool:
+    number = name.rpartition("_")[2]
+    return number.isdecimal() and name == named("build", database, int(number))
 
 
 async def oid_of(conn: Conn, name: str) -> int | None:
@@ -363,6 +412,7 @@ async def swap(
     mark = _mark(kind, here.name, deploy)
     statements = swap_statements(here, incoming=incoming, outgoing=outgoing, mark=mark)
     async with server(target) as conn, server(target) as other:
+        await _require_server(conn, here)
         await _require(conn, {incoming: comes, here.name: goes})
         ending = asyncio.create_task(_end_sessions(other, (here.name, incoming)))
         try:
@@ -382,6 +432,15 @@ async def swap(
             with contextlib.suppress(asyncio.CancelledError, *postgres.DRIVER_ERRORS):
                 await ending
     log.info("Swapped: %s is now %s, %s is now %s", incoming, here.name, here.name, outgoing)
+
+
+async def _require_server(conn: Conn, here: Database) -> None:
+    """Raises Refused on another server, on which an oid is another database."""
+    if (found := await _system(conn)) != here.system:
+        raise Refused(
+            f"The databases would be swapped on server {found}; {here.name} is on {here.system}. "
+            "Nothing was changed. Mend refresh.admin_url_env: it leads to another server by now."
+        )
 
 
 async def _require(conn: Conn, expected: Mapping[str, int | None]) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from airlock import ledger, masked_copy, masking, migration, plan, postgres
 from airlock.errors import Refused
 from airlock.masked_copy import CheckResult
-from airlock.masking import Rule, Rules, Table, TableMask
+from airlock.masking import TableMask
 from airlock.migration import Migration
 from airlock.plan import AppliedMigration
 from airlock.refresh import databases, structure
@@ -61,42 +60,50 @@ class Filling:
         ):
             await structure.refuse_lacking(clone, build)
             tables = await masked_copy.read_tables(clone)
-        return masking.classify(_for(masking.read_rules(self.target), tables), tables)
+        rules = masking.read_rules(self.target)
+        for name in masking.absent(rules, tables):
+            log.warning("Not in the snapshot, so not masked: %s", name)
+        return masking.classify(rules, tables)
 
     async def fill(self, masks: tuple[TableMask, ...], key: str) -> MaskedCopy:
         """Everything but what was not masked. Raises Refused when a check finds something."""
         began, jobs = time.monotonic(), self.settings.jobs
         async with postgres.connect(self.clone_url, purpose="refresh") as conn:
             major = conn.get_server_version().major
-            large_objects = await conn.fetchval(
-                "SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata"
-            )
+            left_behind = await structure.left_behind(conn)
         async with postgres.connect(self.build_url, purpose="refresh") as conn:
             role = await conn.fetchval("SELECT current_user::text")
         made = await structure.dump(self.clone_url, self.folder, major=major, role=role)
+        await structure.refuse_planted(made, self.settings.sentinels)
         await self._restore(made, "pre-data", jobs=1)
-        clone_url, build_url = self.clone_url, self.build_url
-        rows = await masked_copy.copy(
-            masks, clone_url=clone_url, build_url=build_url, key=key, jobs=jobs
-        )
-        await masked_copy.copy_sequences(clone_url=clone_url, build_url=build_url)
+        rows, checked = await self._rows(masks, key)
         await self._restore(made, "post-data", jobs=jobs)
-        log.info("Indexes and constraints are made; checking the copy")
+        await self._restore(made, "row security", jobs=1)
+        log.info("Indexes and constraints are made")
+        await masked_copy.search_views(build_url=self.build_url, sentinels=self.settings.sentinels)
         await self._settle()
-        checked = await masked_copy.check(
-            masks,
-            clone_url=clone_url,
-            build_url=build_url,
-            sentinels=self.settings.sentinels,
-            jobs=jobs,
-        )
         return MaskedCopy(
             tables=len(rows.tables),
             rows=rows.rows,
             masked_columns=len(checked.compared) + len(checked.not_compared),
-            large_objects=large_objects,
             checks=_sentences(checked),
             seconds=time.monotonic() - began,
+            left_behind=left_behind,
+        )
+
+    async def _rows(
+        self, masks: tuple[TableMask, ...], key: str
+    ) -> tuple[masked_copy.CopyResult, CheckResult]:
+        """The masked rows, and the proof: what is wrong is said before hours of indexes."""
+        clone_url, build_url, jobs = self.clone_url, self.build_url, self.settings.jobs
+        rows = await masked_copy.copy(
+            masks, clone_url=clone_url, build_url=build_url, key=key, jobs=jobs
+        )
+        await masked_copy.copy_sequences(clone_url=clone_url, build_url=build_url)
+        log.info("The rows are there; checking them")
+        sentinels = self.settings.sentinels
+        return rows, await masked_copy.check(
+            masks, clone_url=clone_url, build_url=build_url, sentinels=sentinels, jobs=jobs
         )
 
     async def _restore(
@@ -107,34 +114,15 @@ class Filling:
         )
 
     async def _settle(self) -> None:
-        """The same schema as the clone's, and statistics: the planner knows nothing of new rows."""
+        """The same schema as the clone's, and statistics."""
         async with (
             postgres.connect(self.clone_url, purpose="refresh") as clone,
             postgres.connect(self.build_url, purpose="refresh") as build,
         ):
             await structure.check_same(clone, build)
             with postgres.translated("analysing the copy"):
+                # The planner knows nothing of new rows.
                 await build.execute("ANALYZE")
-
-
-def _for(rules: Rules, tables: Sequence[Table]) -> Rules:
-    """The rules for what is there.
-
-    The snapshot may be older than the migration that brings the rest. A rule whose name is
-    mistaken is missed all the same: by its column, which then has none.
-    """
-    columns = {table.label: {column.name for column in table.columns} for table in tables}
-    found: dict[str, Rule | Mapping[str, Rule]] = {}
-    for label, given in rules.tables.items():
-        if label not in columns:
-            log.warning("Not in the snapshot, so not masked: %s", label)
-        elif isinstance(given, Mapping):
-            found[label] = {name: rule for name, rule in given.items() if name in columns[label]}
-            for name in sorted(given.keys() - columns[label]):
-                log.warning("Not in the snapshot, so not masked: %s.%s", label, name)
-        else:
-            found[label] = given
-    return replace(rules, tables=found)
 
 
 def _sentences(checked: CheckResult) -> tuple[str, ...]:

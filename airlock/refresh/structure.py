@@ -1,13 +1,14 @@
 """A database's structure without its rows, from the clone into the build database.
 
 Objects belong to the target's own role there. What would lead out of the copy stays behind:
-subscriptions, and user mappings with the passwords of other servers.
+subscriptions, publications, and user mappings with the passwords of other servers. So do event
+triggers, which a superuser would have to make.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,22 +21,33 @@ from airlock.introspection import read_catalogue
 from airlock.postgres import Conn, quote_ident
 from airlock.snapshot import logical, tool
 
-Section = Literal["pre-data", "post-data"]
+# pg_restore's sections, and apart from the last one what hides rows from the owner himself: under
+# FORCE ROW LEVEL SECURITY he could neither check a foreign key nor fill a view.
+Section = Literal["pre-data", "post-data", "row security"]
 
 # Airlock's own schemas: the ledger is carried over by itself.
 _LEFT_OUT = ("airlock", "airlock_mask")
 # A line of `pg_restore --list`, such as "3412; 1418 16401 USER MAPPING public owner".
-_STAYS_BEHIND = re.compile(r"\d+; \d+ \d+ (USER MAPPING|SUBSCRIPTION)\b")
+_STAYS_BEHIND = re.compile(r"\d+; \d+ \d+ (USER MAPPING|(COMMENT - )?EVENT TRIGGER)\b")
+# What pg_restore writes in front of each object that it makes.
+_HEADING = re.compile(
+    r"^-- Name: (?P<name>.*); Type: (?P<type>.*); Schema: (?P<schema>.*); Owner: "
+)
+_ROW_SECURITY = re.compile(r"\d+; \d+ \d+ ROW SECURITY\b")
 _DEFAULT_ACL = re.compile(r"\d+; \d+ \d+ DEFAULT ACL .* (?P<role>\S+)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Structure:
-    """A dump of a structure: an archive, and the list of what is restored from it."""
+    """A dump of a structure: an archive, and the lists of what is restored from it.
+
+    secured: what is in no other section than row security.
+    """
 
     binaries: Binaries
     archive: Path
     listed: Path
+    secured: Path
 
 
 def dump_command(found: Binaries, goal: Path) -> list[str]:
@@ -48,6 +60,9 @@ def dump_command(found: Binaries, goal: Path) -> list[str]:
         "--no-owner",
         "--no-tablespaces",
         "--no-security-labels",
+        # With their comments, for which pg_restore has no option in every version.
+        "--no-subscriptions",
+        "--no-publications",
         # Short, because its long name changed with version 16: no large objects.
         "-B",
         *(f"--exclude-schema={name}" for name in _LEFT_OUT),
@@ -60,6 +75,18 @@ def list_command(found: Binaries, archive: Path, goal: Path) -> list[str]:
     return [str(found.tool("pg_restore")), "--list", f"--file={goal}", str(archive)]
 
 
+def text_command(made: Structure, goal: Path) -> list[str]:
+    """The argv of pg_restore that writes what it would run."""
+    return [
+        str(made.binaries.tool("pg_restore")),
+        "--no-owner",
+        "--no-tablespaces",
+        f"--use-list={made.listed}",
+        f"--file={goal}",
+        str(made.archive),
+    ]
+
+
 def restore_command(made: Structure, section: Section, *, database: str, jobs: int) -> list[str]:
     """The argv of pg_restore for one section."""
     return [
@@ -67,8 +94,11 @@ def restore_command(made: Structure, section: Section, *, database: str, jobs: i
         "--exit-on-error",
         "--no-owner",
         "--no-tablespaces",
-        f"--section={section}",
-        f"--use-list={made.listed}",
+        *(
+            [f"--use-list={made.secured}"]
+            if section == "row security"
+            else [f"--section={section}", f"--use-list={made.listed}"]
+        ),
         f"--jobs={jobs}",
         "--no-password",
         f"--dbname={database}",
@@ -98,9 +128,12 @@ async def dump(url: str, folder: Path, *, major: int, role: str) -> Structure:
     archive, listed = folder / "structure.dump", folder / "structure.list"
     await tool.run(dump_command(found, archive), env=tool.environment(url), produces=archive)
     await tool.run(list_command(found, archive, listed), env=tool.environment(None))
-    lines = listed.read_text(encoding="utf-8").splitlines()
-    listed.write_text("\n".join(restorable(lines, role)) + "\n", encoding="utf-8")
-    return Structure(binaries=found, archive=archive, listed=listed)
+    lines = restorable(listed.read_text(encoding="utf-8").splitlines(), role)
+    secured = folder / "secured.list"
+    for path, last in ((listed, False), (secured, True)):
+        chosen = [line for line in lines if bool(_ROW_SECURITY.match(line)) == last]
+        path.write_text("\n".join(chosen) + "\n", encoding="utf-8")
+    return Structure(binaries=found, archive=archive, listed=listed, secured=secured)
 
 
 async def restore(made: Structure, section: Section, *, url: str, database: str, jobs: int) -> None:
@@ -115,6 +148,39 @@ async def restore(made: Structure, section: Section, *, url: str, database: str,
             f"The structure ({section}) could not be made in {database}: {error} Staging was not "
             "touched; mend what it names on staging's server."
         ) from error
+
+
+async def refuse_planted(made: Structure, sentinels: Sequence[str]) -> None:
+    """Raises Refused naming the objects whose SQL has a sentinel in it: no rule masks a literal."""
+    if not sentinels:
+        return
+    text = made.archive.with_suffix(".sql")
+    await tool.run(text_command(made, text), env=tool.environment(None))
+    if found := planted(text.read_text(encoding="utf-8", errors="replace"), sentinels):
+        raise Refused(
+            f"In production's structure there is a sentinel: {', '.join(found)}. Comments, "
+            "defaults and bodies are carried as they are; take the value out of them there."
+        )
+
+
+def planted(script: str, sentinels: Sequence[str]) -> list[str]:
+    """The objects of a script, such as ``comment table deals``, that have a sentinel in them."""
+    # A literal doubles its quotes and, as E'…', its backslashes.
+    doubled = [each.replace("'", "''") for each in sentinels]
+    wanted = {*sentinels, *doubled, *(each.replace("\\", "\\\\") for each in doubled)}
+    found: list[str] = []
+    for block in re.split(r"^(?=-- Name: )", script, flags=re.MULTILINE):
+        match = _HEADING.match(block)
+        if match and any(form in block for form in wanted):
+            schema = "" if match["schema"] == "-" else f"{match['schema']}."
+            found.append(f"{match['type'].lower()} {schema}{match['name']}")
+    return found
+
+
+async def left_behind(conn: Conn) -> tuple[str, ...]:
+    """What is not carried over from the clone, such as ``event triggers: 2``."""
+    rows = await conn.fetch(postgres.query("refresh_left_behind"))
+    return tuple(f"{row['kind']}: {row['number']:,}" for row in rows)
 
 
 # ---------------------------------------------------------------- before and after
@@ -162,7 +228,7 @@ async def check_same(clone: Conn, build: Conn) -> Catalogue:
 
 
 def _comparable(catalogue: Catalogue) -> Catalogue:
-    """Without what is not carried over: schemas of ours, default privileges of other roles."""
+    """Without what is not carried over: ours, what stays behind, rights of other roles."""
     ours = [f"schema {name}" for name in _LEFT_OUT]
     return Catalogue(
         objects={
@@ -170,6 +236,6 @@ def _comparable(catalogue: Catalogue) -> Catalogue:
             for key, found in catalogue.objects.items()
             if found.get("schema") not in _LEFT_OUT
             and key not in ours
-            and not key.startswith("default privileges ")
+            and not key.startswith(("default privileges ", "event trigger ", "publication "))
         }
     )

@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
 
 from airlock import server
 from airlock.binaries import SERVER_TOOLS, Binaries
@@ -27,6 +26,7 @@ from airlock.postgres import (
     quote_ident,
     quote_literal,
     translated,
+    with_settings,
 )
 from airlock.settings import Target
 from airlock.snapshot import files, tool
@@ -385,9 +385,7 @@ async def _drop_whatever_happens(dev_url: str, keeper: Conn, database: str) -> N
 
 def _as_role(url: str, role: str) -> str:
     """The same login, working as the role from its first statement on."""
-    escaped = re.sub(r"([\\ ])", r"\\\1", role)
-    option = urlencode({"options": f"-c role={escaped}"}, quote_via=quote)
-    return f"{url}{'&' if urlsplit(url).query else '?'}{option}"
+    return with_settings(url, {"role": role})
 
 
 # --- both ------------------------------------------------------------------------------------

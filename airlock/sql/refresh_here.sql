@@ -4,6 +4,7 @@ SELECT
     d.oid::bigint AS oid,
     (SELECT s.system_identifier::text FROM pg_catalog.pg_control_system() AS s) AS system,
     current_user::text AS role,
+    pg_catalog.pg_has_role(d.datdba, 'USAGE') AS owns,
     d.datconnlimit AS connection_limit
 FROM pg_catalog.pg_database AS d
 WHERE d.datname = current_database()

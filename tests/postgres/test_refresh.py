@@ -34,6 +34,35 @@ from tests.postgres.conftest import Project
 
 KEY = "a key that nobody may ever see anywhere"
 READER = "refresh_reader"
+# As docs/operations.md says: staging's own role, and the one that makes databases for it.
+TENANT, REFRESHER = "refresh_tenant", "refresh_refresher"
+ROLES = f"""
+CREATE ROLE {READER} LOGIN PASSWORD 'reading';
+CREATE ROLE {TENANT} LOGIN PASSWORD 'living';
+CREATE ROLE {REFRESHER} LOGIN CREATEDB PASSWORD 'making';
+GRANT {TENANT} TO {REFRESHER};
+GRANT pg_signal_backend TO {REFRESHER};
+"""
+# What a refresh by these roles has to get past, or to leave behind; and its way out of production.
+AT_THE_SOURCE = f"""
+GRANT SELECT ON customers TO {READER};
+CREATE PUBLICATION everything FOR ALL TABLES;
+CREATE FUNCTION watched() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION watched();
+SET ROLE owner;
+CREATE MATERIALIZED VIEW hooks AS SELECT hook FROM customers;
+ALTER TABLE orders ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY all_of_them ON orders USING (true);
+"""
+NO_LONGER = f"""
+DROP EVENT TRIGGER watch;
+DROP FUNCTION watched();
+DROP PUBLICATION everything;
+DROP MATERIALIZED VIEW hooks;
+DROP POLICY all_of_them ON orders;
+ALTER TABLE orders DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
+REVOKE ALL ON customers FROM {READER};
+"""
 _numbers = itertools.count(1)
 EMAIL = "ada@lovelace.example"
 
@@ -78,12 +107,38 @@ INSERT INTO orders (customer, amount, note) VALUES (1, 100, 'for Ada'), (2, 50, 
 PROPERTIES = f"""
 ALTER DATABASE {{name}} SET work_mem = '7MB';
 ALTER DATABASE {{name}} CONNECTION LIMIT 33;
-ALTER ROLE {OWNER} IN DATABASE {{name}} SET statement_timeout = '77s';
+ALTER DATABASE {{name}} SET statement_timeout = '77s';
 COMMENT ON DATABASE {{name}} IS 'it''s staging';
 REVOKE ALL ON DATABASE {{name}} FROM PUBLIC;
 GRANT CONNECT ON DATABASE {{name}} TO {READER} WITH GRANT OPTION;
 SET ROLE {READER};
 GRANT CONNECT ON DATABASE {{name}} TO pg_monitor;
+"""
+OUTWARD = """
+CREATE SUBSCRIPTION feed CONNECTION 'host=nowhere.invalid' PUBLICATION p WITH (connect = false);
+COMMENT ON SUBSCRIPTION feed IS 'in';
+CREATE PUBLICATION orders_only FOR TABLE orders;
+COMMENT ON PUBLICATION orders_only IS 'out';
+CREATE FUNCTION planted() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN END --Zebra's$$;
+CREATE EVENT TRIGGER watch_sql ON ddl_command_end EXECUTE FUNCTION planted();
+COMMENT ON EVENT TRIGGER watch_sql IS 'all';
+CREATE FOREIGN DATA WRAPPER far;
+CREATE SERVER away FOREIGN DATA WRAPPER far;
+CREATE USER MAPPING FOR owner SERVER away OPTIONS (password 'p');
+COMMENT ON COLUMN customers.name IS 'Zebra''s';
+ALTER TABLE orders ALTER note SET DEFAULT 'the Zebra''s';
+CREATE VIEW stripes AS SELECT 'Zebra''s'::text AS word;
+"""
+OUTWARD_NO_LONGER = """
+ALTER SUBSCRIPTION feed SET (slot_name = NONE);
+DROP SUBSCRIPTION feed;
+DROP PUBLICATION orders_only;
+DROP EVENT TRIGGER watch_sql;
+DROP FUNCTION planted();
+DROP FOREIGN DATA WRAPPER far CASCADE;
+COMMENT ON COLUMN customers.name IS NULL;
+ALTER TABLE orders ALTER note DROP DEFAULT;
+DROP VIEW stripes;
 """
 REFRESH = """
 [targets.staging]
@@ -179,12 +234,20 @@ class Staging:
 
 @asynccontextmanager
 async def standing(
-    on: Server, base: str, prod: Database, root: Path, patch: pytest.MonkeyPatch
+    on: Server,
+    base: str,
+    prod: Database,
+    root: Path,
+    patch: pytest.MonkeyPatch,
+    role: tuple[str, str] = (OWNER, OWNER_PASSWORD),
 ) -> AsyncIterator[Staging]:
-    """Beside production a staging database, with a row of its own."""
+    """Beside production a staging database, with a row of its own.
+
+    base: its template. role: its owner, with the password.
+    """
     (root / "migrations").mkdir(parents=True)
     (root / "airlock.toml").write_text(PROD + REFRESH + MASK, encoding="utf-8")
-    database = await made_from(on, base)
+    database = await made_from(on, base, *role)
     for name, value in {
         settings.CONFIG_VARIABLE: str(root / "airlock.toml"),
         "PROD_URL": prod.tcp_url,
@@ -196,24 +259,30 @@ async def standing(
         patch.setenv(name, value)
     made = Staging(project=Project(root=root, database=prod), database=database)
     made.project.write(1, FIRST, "DROP TABLE orders; DROP TABLE customers;")
+    if base == "template0":
+        await deployed("staging")
     await made.execute("INSERT INTO customers (name, email) VALUES ('Old', 'old@staging.example')")
-    yield made
-    async with connect(on.url()) as superuser:
-        for row in await superuser.fetch(
-            "SELECT datname FROM pg_database WHERE starts_with(datname, $1)", database.name
-        ):
-            await superuser.execute(f"DROP DATABASE {quote_ident(row['datname'])} WITH (FORCE)")
+    try:
+        yield made
+    finally:
+        async with connect(on.url()) as superuser:
+            for row in await superuser.fetch(
+                "SELECT datname FROM pg_database WHERE starts_with(datname, $1)", database.name
+            ):
+                await superuser.execute(f"DROP DATABASE {quote_ident(row['datname'])} WITH (FORCE)")
 
 
-async def made_from(on: Server, template: str) -> Database:
+async def made_from(
+    on: Server, template: str, owner: str = OWNER, password: str = OWNER_PASSWORD
+) -> Database:
     # No number is the beginning of another one.
     name = f"refresh_{os.getpid()}_{next(_numbers):03d}"
     async with connect(on.url()) as superuser:
-        await superuser.execute(f"CREATE DATABASE {name} OWNER {OWNER} TEMPLATE {template}")
+        await superuser.execute(f"CREATE DATABASE {name} OWNER {owner} TEMPLATE {template}")
     return Database(
         name=name,
-        url=on.url(name, OWNER),
-        tcp_url=on.tcp_url(name, OWNER, OWNER_PASSWORD),
+        url=on.url(name, owner),
+        tcp_url=on.tcp_url(name, owner, password),
         superuser_url=on.url(name),
         server=on,
     )
@@ -284,35 +353,49 @@ class Done:
     log: str
     production: tuple[Mapping[Table, Content], Mapping[Table, Content]]
     properties: tuple[object, object]
+    stranger_stayed: bool
 
 
 @pytest.fixture(scope="module")
 async def done(
     pg: Server, base: str, prod: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Done]:
-    """One refresh with everything in it and a fresh snapshot, for the tests that only look."""
+    """One refresh with everything in it and a fresh snapshot, for the tests that only look.
+
+    By the roles of the manual: none of them is a superuser, and somebody else is in staging.
+    """
     lines = io.StringIO()
     handler = logging.StreamHandler(lines)
     logging.getLogger().addHandler(handler)
     async with AsyncExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         async with connect(pg.url()) as superuser:
-            await superuser.execute(f"CREATE ROLE {READER}")
-            stack.push_async_callback(drop_role, pg)
+            await superuser.execute(ROLES)
+            stack.push_async_callback(
+                execute_at, pg.url(), f"DROP ROLE {READER}, {TENANT}, {REFRESHER}"
+            )
+        root = tmp_path_factory.mktemp("done")
         made = await stack.enter_async_context(
-            standing(pg, base, prod, tmp_path_factory.mktemp("done"), patch)
+            standing(pg, "template0", prod, root, patch, (TENANT, "living"))
         )
-        stack.push_async_callback(made.project.execute, f"REVOKE ALL ON customers FROM {READER}")
+        patch.setenv("ADMIN_URL", pg.tcp_url("postgres", REFRESHER, "making"))
+        # Its owner may not read a table under FORCE ROW LEVEL SECURITY.
+        patch.setenv("BACKUP_URL", prod.superuser_url)
+        made.configure('"PROD_URL"', '"PROD_URL"\nreplication_url_env = "BACKUP_URL"')
         # The snapshot does not have these yet.
         made.configure('orders.id = "keep"', 'orders.id = "keep"\norders.paid = "null"')
         with made.config.open("a", encoding="utf-8") as file:
             file.write('[targets.staging.mask.invoices]\nid = "keep"\n')
         name = quote_ident(made.database.name)
-        await made.project.execute(f"GRANT SELECT ON customers TO {READER}")
         await made.execute(PROPERTIES.format(name=name), superuser=True)
         made.project.write(2, "ALTER TABLE orders ADD COLUMN paid boolean;", "SELECT 1;")
         before = await made.project.contents(), await made.properties()
-        lease = await made.refreshed(reason="nightly")
+        await execute_at(prod.superuser_url, AT_THE_SOURCE)
+        reading = pg.tcp_url(made.database.name, READER, "reading")
+        async with connect(reading) as stranger:
+            lease = await made.refreshed(reason="nightly")
+            stayed = await answers(stranger)
+        await execute_at(prod.superuser_url, NO_LONGER)
         after = await made.project.contents(), await made.properties()
         yield Done(
             staging=made,
@@ -320,13 +403,21 @@ async def done(
             log=lines.getvalue(),
             production=(before[0], after[0]),
             properties=(before[1], after[1]),
+            stranger_stayed=stayed,
         )
     logging.getLogger().removeHandler(handler)
 
 
-async def drop_role(on: Server) -> None:
-    async with connect(on.url()) as superuser:
-        await superuser.execute(f"DROP ROLE {READER}")
+async def execute_at(url: str, sql: str) -> None:
+    async with connect(url) as conn:
+        await conn.execute(sql)
+
+
+async def answers(conn: asyncpg.Connection) -> bool:
+    try:
+        return await conn.fetchval("SELECT 1") == 1
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        return False
 
 
 async def deployed(name: str) -> Lease:
@@ -365,6 +456,30 @@ async def test_staging_becomes_a_masked_copy_with_the_pending_migrations(done: D
     row = await done.staging.row(done.lease)
     assert row.state == "succeeded"
     assert row.headline.startswith("REFRESHED – staging is a masked copy of prod of 20")
+
+
+async def test_the_documented_role_ends_the_session_of_a_stranger(done: Done):
+    assert not done.stranger_stayed
+
+
+async def test_what_works_on_a_build_is_not_held_to_the_limits_of_its_users(done: Done):
+    url = databases.url_of(done.staging.target, done.staging.database.name)
+    async with connect(url) as conn:
+        assert await conn.fetchval("SHOW statement_timeout") == "0"
+        assert await conn.fetchval("SHOW work_mem") == "7MB"
+
+
+async def test_materialised_views_show_what_was_neutralised(done: Done):
+    rows = await done.staging.fetch("SELECT hook FROM hooks")
+    assert rows == [("http://127.0.0.1:9/",)] * 2
+
+
+async def test_what_leads_out_or_needs_a_superuser_stays_behind_and_is_counted(done: Done):
+    names = (await done.staging.row(done.lease)).replacement
+    assert names.copied is not None
+    assert names.copied.sentence.endswith("; left behind: event triggers: 1, publications: 1")
+    sql = "SELECT (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_event_trigger)"
+    assert await done.staging.fetch(sql) == [(0,)]
 
 
 async def test_rules_for_what_the_snapshot_does_not_have_yet_are_passed_over(done: Done):
@@ -482,6 +597,16 @@ async def test_what_fails_on_the_copy_leaves_staging_alone_and_can_be_tried_agai
     staging.configure("UPDATE nowhere", busy)
     with pytest.raises(Transient, match=r"Statement 1 of refresh\.neutralise failed"):
         await refresh.migrate_copy(lease)
+    # Of rows that a policy hides, UPDATE would say nothing.
+    async with connect(url) as build:
+        await build.execute("ALTER TABLE customers ENABLE ROW LEVEL SECURITY")
+        await build.execute("ALTER TABLE customers FORCE ROW LEVEL SECURITY")
+    staging.configure(busy, "UPDATE customers")
+    with pytest.raises(Refused, match=r"affected by row-level security.*NO FORCE ROW LEVEL"):
+        await refresh.migrate_copy(lease)
+    staging.configure("UPDATE customers", busy)
+    async with connect(url) as build:
+        await build.execute("ALTER TABLE customers DISABLE ROW LEVEL SECURITY")
     staging.configure(busy, "UPDATE customers")
     assert await refresh.migrate_copy(lease) == ("002_step",)
     assert await staging.world() == before
@@ -500,7 +625,12 @@ async def test_only_what_may_be_replaced_is_and_what_it_needs_is_asked_for_befor
         f"ALTER ROLE {OWNER} IN DATABASE {name} SET application.key = 'a secret'",
         superuser=True,
     )
+    not_owned = (
+        rf"Role {OWNER} of staging does not own database {name}.*"
+        rf'ALTER DATABASE "{name}" OWNER TO "{OWNER}"; or: GRANT "postgres" TO "{OWNER}"'
+    )
     for variable, value, message in (
+        ("STAGING_URL", on_database(staging.server_url, "postgres"), "cannot be replaced itself"),
         # By another way than production's own, which is TCP.
         ("STAGING_URL", staging.project.database.url, r"one and the same: database refresh_.* \d+"),
         ("BOOKS_URL", staging.database.url, r"so is books, which has no \[targets\.books\.refresh"),
@@ -514,6 +644,10 @@ async def test_only_what_may_be_replaced_is_and_what_it_needs_is_asked_for_befor
             with pytest.raises(Refused, match=message) as refused:
                 await staging.open()
             assert "a secret" not in str(refused.value)
+    await staging.execute(f"ALTER DATABASE {name} OWNER TO postgres", superuser=True)
+    with pytest.raises(Refused, match=not_owned):
+        await staging.open()
+    await staging.execute(f"ALTER DATABASE {name} OWNER TO {OWNER}", superuser=True)
     with pytest.raises(Refused, match="prod is not to be refreshed"):
         await refresh.open_refresh(RefreshRequest(target="prod"))
     await staging.execute(f"DROP ROLE {maker}", superuser=True)
@@ -554,14 +688,44 @@ async def test_a_role_that_is_lacking_is_named_with_the_statement_that_makes_it(
     ("line", "stays"),
     [
         ("3412; 1259 16401 TABLE public deals tracker", True),
-        ("3413; 1418 16402 USER MAPPING - USER MAPPING owner SERVER billing tracker", False),
-        ("3414; 6100 16403 SUBSCRIPTION - reports tracker", False),
         ("3415; 826 16404 DEFAULT ACL public DEFAULT PRIVILEGES FOR TABLES owner", True),
         ("3416; 826 16405 DEFAULT ACL public DEFAULT PRIVILEGES FOR TABLES tracker", False),
     ],
 )
-def test_what_leads_out_of_the_copy_or_belongs_to_others_stays_behind(line: str, stays: bool):
+def test_default_privileges_of_others_stay_behind(line: str, stays: bool):
     assert structure.restorable([line], "owner") == ([line] if stays else [])
+
+
+@pytest.fixture(scope="module")
+async def dumped(
+    prod: Database, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[structure.Structure]:
+    """The structure of a production with all that stays behind, and planted values in its SQL."""
+    await execute_at(prod.superuser_url, OUTWARD)
+    folder = tmp_path_factory.mktemp("dumped")
+    yield await structure.dump(prod.superuser_url, folder, major=0, role=OWNER)
+    await execute_at(prod.superuser_url, OUTWARD_NO_LONGER)
+
+
+async def test_what_leads_out_of_the_copy_is_not_restored_nor_are_the_comments_on_it(
+    dumped: structure.Structure,
+):
+    lines = dumped.listed.read_text(encoding="utf-8").splitlines()
+    kinds = ("USER MAPPING", "SUBSCRIPTION", "PUBLICATION", "EVENT TRIGGER")
+    assert [line for line in lines if any(kind in line for kind in kinds)] == []
+    assert any("SERVER" in line for line in lines)
+
+
+async def test_a_sentinel_in_the_sql_of_the_structure_is_refused_by_the_names_of_the_objects(
+    dumped: structure.Structure,
+):
+    with pytest.raises(Refused) as refused:
+        await structure.refuse_planted(dumped, ["nowhere", "Zebra's"])
+    assert (
+        "a sentinel: function public.planted(), comment public.COLUMN customers.name, "
+        "table public.orders, view public.stripes."
+    ) in str(refused.value)
+    await structure.refuse_planted(dumped, ["nowhere"])
 
 
 async def test_a_structure_that_did_not_arrive_whole_is_named(staging: Staging):
@@ -592,18 +756,41 @@ async def test_a_database_that_only_has_a_name_or_a_mark_of_ours_is_left_alone(s
             await refresh.choose_snapshot(lease)
             await databases.retain(staging.target, (await staging.row(lease)).replacement, 0)
             assert await staging.databases() == {"", "_build_2", "_mine"}
+        # As after a kill just behind CREATE DATABASE, and what only looks like it.
+        for number, closed in (("9", True), ("8", False), ("08", True)):
+            await superuser.execute(
+                f"CREATE DATABASE {name}_build_{number} ALLOW_CONNECTIONS {not closed}"
+            )
+        await refresh.choose_snapshot(lease)
+        assert await staging.databases() == {"", "_build_2", "_mine", "_build_8", "_build_08"}
 
 
-def test_a_database_that_was_closed_to_everybody_is_so_after_the_swap():
-    here = databases.Database(
+LOCALE = {"encoding": "UTF8", "lc_collate": "C", "lc_ctype": "C", "locale_provider": "c"}
+
+
+def of_everybody() -> databases.Database:
+    return databases.Database(
         oid=1,
         system="7",
         role="owner",
+        owns=True,
         connection_limit=-1,
-        row={"name": "staging", "owner": "owner", "comment": None},
+        row={"name": "staging", "owner": "owner", "comment": None} | LOCALE,
         grants=(),
         settings=(),
     )
+
+
+def test_the_door_of_a_build_opens_when_nobody_else_may_enter_and_it_bears_its_mark():
+    first, *middle, last = databases.build_statements(of_everybody(), "b", mark="mark")
+    assert first.endswith("ALLOW_CONNECTIONS false")
+    assert "COMMENT ON DATABASE \"b\" IS 'mark'" in middle
+    assert 'REVOKE ALL ON DATABASE "b" FROM PUBLIC' in middle
+    assert last == 'ALTER DATABASE "b" ALLOW_CONNECTIONS true'
+
+
+def test_a_database_that_was_closed_to_everybody_is_so_after_the_swap():
+    here = of_everybody()
     assert _let_in(here) == []
     assert _let_in(replace(here, grants=None)) == [
         'GRANT CONNECT ON DATABASE "staging" TO PUBLIC',
@@ -723,6 +910,8 @@ async def test_a_swap_ends_sessions_touches_the_two_alone_and_is_not_done_again_
             async with connect(on_database(staging.database.url, names.build)) as build:
                 await ledger.advance(conn, lease, "applying")
                 await history.carry(conn, build, lease)
+        with pytest.raises(Refused, match=r"on server \d+; .* is on 1\. Nothing was changed"):
+            await databases.swap(staging.target, replace(here, system="1"), names, deploy=2)
         for wrong in (replace(names, database_oid=1), replace(names, build_oid=1)):
             with pytest.raises(Refused, match="the refresh wrote down 1"):
                 await databases.swap(staging.target, here, wrong, deploy=2)
@@ -767,20 +956,34 @@ async def test_what_a_dead_refresh_built_is_swept_by_the_next_one_and_dropped_by
 
 
 async def test_a_good_refresh_is_undone_and_staging_is_as_before(staging: Staging):
+    # A setting of one role, which takes a superuser to carry over.
+    name = staging.database.name
+    await staging.execute(f"ALTER ROLE {OWNER} IN DATABASE {name} SET work_mem = '6MB'")
     before, properties = await staging.world(), await staging.properties()
     lease = await staging.refreshed()
+    assert (await staging.properties())[3:] == properties[3:]
     assert await staging.world() != before
     taken_over, last = await steps.reopen(staging.target)
     assert (last.id, last.kind) == (lease.deploy, "refresh")
     await refresh.check_undoable(staging.target, last)
     with pytest.raises(LeaseLost):
         await refresh.swap_back(lease, "the one that was taken over")
+    # What nobody can drop: the old database serves all the same.
+    await staging.execute(
+        "CREATE SUBSCRIPTION feed CONNECTION 'host=nowhere.invalid' PUBLICATION p"
+        " WITH (connect = false, slot_name = NONE)",
+        superuser=True,
+    )
     await refresh.swap_back(taken_over, "not wanted")
     assert await staging.world() == before
     found = await staging.properties()
     assert (found[0], found[1] | {"has_grants": False}) == properties[:2]
     assert found[3:] == properties[3:]
-    assert await staging.databases() == {""}
+    assert await staging.databases() == {"", "_build_2"}
+    names = (await staging.row(lease)).replacement
+    await execute_at(
+        on_database(staging.database.superuser_url, names.build), "DROP SUBSCRIPTION feed"
+    )
     row = await staging.row(lease)
     assert (row.state, row.failure) == ("rolled_back", "not wanted")
     assert row.headline.startswith("ROLLED BACK – its own database is back")

@@ -550,9 +550,7 @@ def test_what_to_do_next_comes_before_everything_else_if_there_is_anything_to_do
 
 
 def test_a_refresh_has_its_copy_in_place_of_the_runbook_s_checklist():
-    copied = MaskedCopy(
-        tables=3, rows=1200, masked_columns=4, large_objects=0, checks=("no sentinel",), seconds=2
-    )
+    copied = MaskedCopy(tables=3, rows=1200, masked_columns=4, checks=("no sentinel",), seconds=2)
     names = Replacement.of(7, source="prod", database="staging", oid=1)
     row = deploy(
         kind="refresh",
