@@ -355,7 +355,7 @@ async def check(
     """
     began = time.monotonic()
     async with _both(clone_url, build_url) as sides:
-        await _require_one_hash(sides)
+        await require_one_hash(sides.clone, sides.build)
     work: list[Callable[[_Sides], Awaitable[_Found]]] = []
     for mask in masks:
         work += [_counting(mask, store) for store in mask.stores]
@@ -381,11 +381,11 @@ async def check(
     )
 
 
-async def _require_one_hash(sides: _Sides) -> None:
+async def require_one_hash(clone: Conn, build: Conn) -> None:
     """Between two hash functions nothing would ever be equal, and every check would pass."""
     # Not ASCII: that is the same in each encoding.
     sql = "SELECT hashtextextended('Schlüssel' COLLATE \"C\", 0)"
-    if await sides.clone.fetchval(sql) != await sides.build.fetchval(sql):
+    if await clone.fetchval(sql) != await build.fetchval(sql):
         raise Refused(
             "The clone and the staging database hash text differently, so their values cannot be "
             "compared. Use servers of one major version, and databases of one encoding."

@@ -59,6 +59,8 @@ class Filling:
             postgres.connect(self.build_url, purpose="refresh") as build,
         ):
             await structure.refuse_lacking(clone, build)
+            # Also before the check, which comes when the rows are there.
+            await masked_copy.require_one_hash(clone, build)
             tables = await masked_copy.read_tables(clone)
         rules = masking.read_rules(self.target)
         for name in masking.absent(rules, tables):

@@ -388,8 +388,8 @@ PROPOSED = {
         "hash": "phone_number phoneNumber mobile_number tel_no phone2 ssn_last4 card_last4"
         " iban_number national_id license_plate SSNLast4",
         "null": "password_hash passwordHash password_digest token_hash",
-        "text": "address_line1 ip_addr",
-        "email": "email_normalized email2 EMail",
+        "text": "address_line1 ip_addr lastIP",
+        "email": "email_normalized email2 EMail userEmail",
         "name": "firstName",
     }.items()
     for name in names.split()
