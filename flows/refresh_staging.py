@@ -46,7 +46,8 @@ async def refresh_staging(
     """Replace a target's database by a masked copy of the one that its settings name.
 
     Masked rows come into a database that only its owner and the target's own role can reach; it is
-    checked and migrated there, and then the two change places in one transaction. If the service is unhealthy on the copy, they change back.
+    checked and migrated there, and then the two change places in one transaction. If the service is
+    unhealthy on the copy, they change back.
     """
     request = RefreshRequest(
         target=target, fresh_snapshot=fresh_snapshot, reason=reason, requester=requester

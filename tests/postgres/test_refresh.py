@@ -128,6 +128,7 @@ CREATE USER MAPPING FOR owner SERVER away OPTIONS (password 'p');
 COMMENT ON COLUMN customers.name IS 'Zebra''s';
 ALTER TABLE orders ALTER note SET DEFAULT 'the Zebra''s';
 CREATE VIEW stripes AS SELECT 'Zebra''s'::text AS word;
+ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
 """
 OUTWARD_NO_LONGER = """
 ALTER SUBSCRIPTION feed SET (slot_name = NONE);
@@ -139,6 +140,7 @@ DROP FOREIGN DATA WRAPPER far CASCADE;
 COMMENT ON COLUMN customers.name IS NULL;
 ALTER TABLE orders ALTER note DROP DEFAULT;
 DROP VIEW stripes;
+ALTER TABLE orders DISABLE ROW LEVEL SECURITY;
 """
 REFRESH = """
 [targets.staging]
@@ -390,12 +392,10 @@ async def done(
         await made.execute(PROPERTIES.format(name=name), superuser=True)
         made.project.write(2, "ALTER TABLE orders ADD COLUMN paid boolean;", "SELECT 1;")
         before = await made.project.contents(), await made.properties()
-        await execute_at(prod.superuser_url, AT_THE_SOURCE)
         reading = pg.tcp_url(made.database.name, READER, "reading")
-        async with connect(reading) as stranger:
+        async with with_more(prod.superuser_url), connect(reading) as stranger:
             lease = await made.refreshed(reason="nightly")
             stayed = await answers(stranger)
-        await execute_at(prod.superuser_url, NO_LONGER)
         after = await made.project.contents(), await made.properties()
         yield Done(
             staging=made,
@@ -406,6 +406,16 @@ async def done(
             stranger_stayed=stayed,
         )
     logging.getLogger().removeHandler(handler)
+
+
+@asynccontextmanager
+async def with_more(url: str) -> AsyncIterator[None]:
+    """Production as other tests do not want it."""
+    await execute_at(url, AT_THE_SOURCE)
+    try:
+        yield
+    finally:
+        await execute_at(url, NO_LONGER)
 
 
 async def execute_at(url: str, sql: str) -> None:
@@ -714,6 +724,16 @@ async def test_what_leads_out_of_the_copy_is_not_restored_nor_are_the_comments_o
     kinds = ("USER MAPPING", "SUBSCRIPTION", "PUBLICATION", "EVENT TRIGGER")
     assert [line for line in lines if any(kind in line for kind in kinds)] == []
     assert any("SERVER" in line for line in lines)
+
+
+async def test_row_security_is_restored_last_and_apart(dumped: structure.Structure):
+    (line,) = [
+        line for line in dumped.secured.read_text(encoding="utf-8").splitlines() if line.strip()
+    ]
+    assert "ROW SECURITY public orders" in line
+    assert line not in dumped.listed.read_text(encoding="utf-8")
+    command = structure.restore_command(dumped, "row security", database="b", jobs=1)
+    assert f"--use-list={dumped.secured}" in command
 
 
 async def test_a_sentinel_in_the_sql_of_the_structure_is_refused_by_the_names_of_the_objects(
