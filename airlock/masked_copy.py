@@ -537,7 +537,7 @@ async def search_views(*, build_url: str, sentinels: Sequence[str]) -> None:
 
 async def _is_in_view(conn: Conn, view: asyncpg.Record, sentinels: Sequence[str]) -> bool:
     forms = _forms(sentinels)
-    tests = " OR ".join(_planted(name, len(forms)) for name in view["columns"])
+    tests = " OR ".join(["false", *(_planted(name, len(forms)) for name in view["columns"] or ())])
     name = quote_ident(view["schema"], view["name"])
     sql = f"SELECT EXISTS (SELECT FROM {name} AS t WHERE {tests})"  # noqa: S608 – quoted
     return bool(await conn.fetchval(sql, *forms))
