@@ -775,7 +775,10 @@ PATTERNS = (
                 rf"{_BEGINS_ALONE}(?:1[-. ])?(?:[2-9][0-9]{{2}}[-. ]){{2}}[0-9]{{4}}{_ENDS}",
             )
         ),
-        hint="octet_length({0}) > 8 AND {0} ~ '[0-9]{{2}}[ .-]?[0-9]{{2}}[ .-]?[0-9]{{2}}'",
+        hint=(
+            "octet_length({0}) > 8 AND (strpos({0}, '(') > 0"
+            " OR {0} ~ '[0-9](?:[ ./()-]{{0,2}}[0-9]){{8}}')"
+        ),
     ),
     # As many groups as follow one another: what looks like the beginning of one may hide another.
     Pattern(
