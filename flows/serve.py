@@ -152,6 +152,14 @@ async def serve(state_dir: Path, *, host: str = LOOPBACK) -> int:
     except AirlockError as error:
         console.print(str(error), style="red", markup=False)
         return 1
+    except httpx.HTTPError as error:
+        console.print(
+            f"The Prefect server did not answer as expected ({type(error).__name__}). Read "
+            f"{state_dir / 'server.log'}, then start again.",
+            style="red",
+            markup=False,
+        )
+        return 1
 
 
 async def _until_stopped(runtime: Runtime, stop: asyncio.Event, console: Console) -> int:

@@ -11,6 +11,8 @@ import pytest
 from airlock import __main__ as command_line
 from airlock import settings
 from airlock.errors import Broken, LeaseLost, Refused, Stranded, Transient
+from flows.__main__ import _status_of
+from tests.unit.test_alert import deploy
 
 GOOD = "CREATE TABLE a (id int);\n-- ROLLBACK NOTES\n-- DROP TABLE a;\n"
 HEADER = "-- Purpose: x\n-- Author: y\n-- Date: 2026-01-01\n"
@@ -125,3 +127,24 @@ def test_each_kind_of_error_has_its_status(airlock, monkeypatch, error, status):
 
     monkeypatch.setattr(command_line, "app", fail)
     assert airlock() == (status, "", "airlock: it is so\n")
+
+
+@pytest.mark.parametrize(
+    ("flow", "state", "failure", "status"),
+    [
+        ("deploy", "succeeded", None, 0),
+        ("deploy", "failed", None, 0),  # a dry run
+        ("deploy", "failed", "drifted", 1),
+        ("deploy", "rolled_back", "unhealthy", 2),
+        ("refresh", "rolled_back", "unhealthy", 2),
+        ("rollback", "rolled_back", "asked for", 0),
+        ("rollback", "failed", "asked for", 0),
+        ("rollback", "succeeded", None, None),
+        ("rollback", "stranded", "the way back", 3),
+        ("deploy", "applying", None, None),
+    ],
+)
+def test_the_ledger_says_how_a_run_ended_that_prefect_lost(
+    flow: str, state: str, failure: str | None, status: int | None
+) -> None:
+    assert _status_of(flow, deploy(state=state, failure=failure)) == status
