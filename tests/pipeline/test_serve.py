@@ -404,6 +404,17 @@ async def test_an_installation_on_postgresql_is_published_and_its_workers_run_fl
             await until(two_workers(http))
             run = await start_run(api_url, "drift/nightly")
             await stands_in(api_url, run, "NoDrift")
+        await refused(project, "it wants another auth string", api_url, secret="airlock:another")
+    await refused(project, "No Prefect server answers", api_url, secret="")
+
+
+async def refused(project: Project, why: str, api_url: str, *, secret: str) -> None:
+    """A command line that names a server which is not there for it has started nothing."""
+    variables = {"PREFECT_API_URL": api_url, command.AUTH_VARIABLE: secret}
+    status, answer = await project.airlock(
+        "rollback", "prod", PREFECT_CLIENT_MAX_RETRIES="0", **variables
+    )
+    assert (status, why in answer, "Nothing was started" in answer) == (1, True, True), answer
 
 
 def answers(http: httpx.AsyncClient) -> Callable[[], Awaitable[bool]]:
