@@ -10,27 +10,18 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
-import psutil
 import pytest
 from prefect import flow, get_client
 from prefect.client.schemas.filters import FlowRunFilter, LogFilter, LogFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun
-from prefect.deployments import run_deployment
 
 from airlock.errors import Refused
-from flows.__main__ import EXIT
-from flows.__main__ import _run as run_here
-from flows.automations import AUTOMATIONS
 from flows.runtime import (
     API_URL_FILE,
-    WORK_POOL,
     Runtime,
     client,
     prefect_runtime,
     prepared,
-    worker_command,
 )
-from flows.runtime.command import AUTH_VARIABLE, authorization
 
 PASSWORD = "not-for-others-7f3c"
 SECRET = f"airlock:{PASSWORD}"
@@ -126,70 +117,3 @@ async def test_the_page_of_another_site_starts_nothing_through_the_browser(
     async with client(prefect_server.api_url) as http:
         there = (await http.post("/flows/filter", json={})).raise_for_status().json()
     assert "elsewhere" not in {each["name"] for each in there}
-
-
-def processes(runtime: Runtime) -> list[psutil.Process]:
-    """Server and worker, and all that they have started."""
-    assert runtime.worker_pid is not None
-    both = psutil.Process(runtime.server_pid), psutil.Process(runtime.worker_pid)
-    return [each for one in both for each in (one, *one.children(recursive=True))]
-
-
-async def test_a_deployment_started_through_the_api_runs_its_flow_and_leaves_no_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All of it with an auth string: nobody is answered without it, and nothing shows it."""
-    config = tmp_path / "airlock.toml"
-    config.write_text("[targets.staging]\ndatabase_url_env = 'NOT_SET'\n", encoding="utf-8")
-    monkeypatch.setenv("AIRLOCK_CONFIG", str(config))
-    monkeypatch.setenv(AUTH_VARIABLE, SECRET)
-    async with prefect_runtime(tmp_path / ".airlock" / "prefect", port=0) as runtime:
-        ours = processes(runtime)
-        assert psutil.Process(runtime.worker_pid).cmdline()[1:] == worker_command()[1:]
-        with runtime.as_current():
-            run = await run_deployment("rollback/staging", timeout=60, poll_interval=0.2)
-        assert isinstance(run, FlowRun)
-        assert run.state is not None
-        assert run.state.name == "Refused", run.state
-        assert "staging" in (run.state.message or "")
-        await only_those_who_know_the_auth_string_are_answered(runtime, monkeypatch)
-        await deployments_and_automations_are_there(runtime)
-        shown = " ".join(part for process in ours for part in process.cmdline())
-        encoded = authorization()["Authorization"].removeprefix("Basic ")
-    assert not any(process.is_running() for process in ours)
-    assert not (runtime.state_dir / API_URL_FILE).exists()
-    written = b"".join(p.read_bytes() for p in runtime.state_dir.rglob("*") if p.is_file())
-    assert b"rollback staging" in written
-    for text in (PASSWORD, encoded):
-        assert text not in shown
-        assert text.encode() not in written
-
-
-async def only_those_who_know_the_auth_string_are_answered(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given = {"target": "staging", "requester": "a test"}
-    assert await run_here("rollback", given) == EXIT["Refused"]
-    async with client(runtime.api_url) as http:
-        runs = (await http.post("/flow_runs/filter", json={})).raise_for_status().json()
-        assert len(runs) == 2, "the command line's run is one of this server as well"
-    with monkeypatch.context() as stranger:
-        stranger.delenv(AUTH_VARIABLE)
-        async with client(runtime.api_url) as http:
-            assert (await http.get("/admin/version")).status_code == httpx.codes.UNAUTHORIZED
-            answer = await http.post("/flow_runs/filter", json={})
-            assert answer.status_code == httpx.codes.FORBIDDEN
-        with pytest.raises(Refused, match=AUTH_VARIABLE):
-            await run_here("rollback", given)
-
-
-async def deployments_and_automations_are_there(runtime: Runtime) -> None:
-    async with client(runtime.api_url) as http:
-        found = (await http.post("/deployments/filter", json={})).raise_for_status().json()
-        names = {each["name"] for each in found}
-        assert "staging" in names
-        assert "prod" not in names, "airlock.toml has no such target"
-        queue = await http.get(f"/work_pools/{WORK_POOL}/queues/staging")
-        assert queue.raise_for_status().json()["concurrency_limit"] == 1
-        found = (await http.post("/automations/filter", json={})).raise_for_status().json()
-        assert {each["name"] for each in found} >= {each.name for each in AUTOMATIONS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import secrets
 import signal
@@ -20,6 +21,7 @@ import pytest
 
 from airlock import ledger, server, settings
 from airlock.postgres import connect, quote_literal
+from flows.automations import AUTOMATIONS
 from flows.runtime import client, command
 from flows.runtime.process import process, tail
 from tests.conftest import Database, create_database, drop_database
@@ -276,6 +278,9 @@ async def test_ctrl_c_waits_for_every_run_and_what_a_person_switched_on_stays_on
         await switch_on(served.api_url, "drift/nightly", "15 4 * * *")
         await pause(served.api_url, "rollback/prod")
         typed = await command_line_that_waits(project, served)
+        await strangers_are_not_answered(served)
+        await queues_and_automations_are_there(served)
+        the_auth_string_is_in_no_command_line(project, served)
         await the_second_ctrl_c_takes_only_the_server(project, served, typed)
     project.migrate(3)
     async with serving(project) as served:
@@ -283,6 +288,31 @@ async def test_ctrl_c_waits_for_every_run_and_what_a_person_switched_on_stays_on
         assert await is_paused(served.api_url, "rollback/prod")
         await a_worker_that_dies_ends_the_waiting(project, served)
     nothing_planted_stands_in(project)
+
+
+async def strangers_are_not_answered(served: Served) -> None:
+    async with httpx.AsyncClient(base_url=served.api_url, trust_env=False) as stranger:
+        assert (await stranger.get("/admin/version")).status_code == httpx.codes.UNAUTHORIZED
+        asked = await stranger.post("/flow_runs/filter", json={})
+        assert asked.status_code == httpx.codes.FORBIDDEN
+
+
+async def queues_and_automations_are_there(served: Served) -> None:
+    async with client(served.api_url) as http:
+        queue = await http.get(f"/work_pools/{command.WORK_POOL}/queues/prod")
+        assert queue.raise_for_status().json()["concurrency_limit"] == 1
+        found = (await http.post("/automations/filter", json={})).raise_for_status().json()
+        assert {each["name"] for each in found} == {each.name for each in AUTOMATIONS}
+        runs = (await http.post("/flow_runs/filter", json={})).raise_for_status().json()
+        assert len(runs) == 1, "the command line's run is one of this server"
+
+
+def the_auth_string_is_in_no_command_line(project: Project, served: Served) -> None:
+    secret = project.environment[command.AUTH_VARIABLE].encode()
+    shown = " ".join(part for each in served.children for part in each.cmdline())
+    assert "prefect" in shown
+    for hidden in (secret.decode(), base64.b64encode(secret).decode()):
+        assert hidden not in shown
 
 
 async def command_line_that_waits(project: Project, served: Served) -> Process:
@@ -337,7 +367,8 @@ def nothing_planted_stands_in(project: Project) -> None:
     database = b"".join(text for name, text in written.items() if name.startswith("prefect.db"))
     for known in (REASON, "python -m prefect.engine"):
         assert known.encode() in database
-    for word in project.words:
+    auth = project.environment[command.AUTH_VARIABLE].encode()
+    for word in (*project.words, base64.b64encode(auth).decode()):
         assert [path for path in files if word.encode() in path.read_bytes()] == []
 
 
