@@ -399,6 +399,8 @@ def installed(project: Project, side: str, api_url: str, database: str) -> dict[
     own = {name: value for name, value in project.environment.items() if "PREFECT_" not in name}
     path = os.pathsep.join([str(Path(sys.executable).parent), own["PATH"]])
     home = {"PREFECT_HOME": str(project.root / side), "PATH": path}
+    # As PrivateTmp of the units: Prefect's runner_storage in there belongs to whoever came first.
+    home |= {"TMPDIR": str(project.root)}
     return here | own | home | {name: filled[name] for name in here.keys() & filled.keys()}
 
 
