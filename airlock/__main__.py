@@ -38,6 +38,8 @@ app = typer.Typer(
 
 mask = typer.Typer(no_args_is_help=True, help="The rules that make a copy safe to look at.")
 app.add_typer(mask, name="mask")
+automations = typer.Typer(no_args_is_help=True, help="What the Prefect server does by itself.")
+app.add_typer(automations, name="automations")
 
 TargetName = Annotated[str, typer.Argument(help="A target of airlock.toml.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -411,10 +413,11 @@ def deploy(
     # The same checks as the flow's first step, before the seconds that Prefect takes to start.
     chosen, left_out = settings.target(target), _gates(skip or [])
     check_reason(chosen, reason, skip=left_out)
-    planned = _run(preview(chosen, up_to=up_to, skip=left_out))
-    if not planned.migrations and release is None:
-        typer.echo(f"{target} stands at {planned.head or 'nothing'}. Nothing to do.")
-        return
+    if not _run(_is_cut_off(chosen)):
+        planned = _run(preview(chosen, up_to=up_to, skip=left_out))
+        if not planned.migrations and release is None:
+            typer.echo(f"{target} stands at {planned.head or 'nothing'}. Nothing to do.")
+            return
     parameters = {
         "up_to": up_to,
         "release": release,
@@ -424,6 +427,11 @@ def deploy(
         "skip": left_out,
     }
     _hand_over("deploy", target, reason, parameters)
+
+
+async def _is_cut_off(target: settings.Target) -> bool:
+    """Whether a deploy was left unfinished, which the next one takes up first."""
+    return any(row.is_cut_off for row in await _recent(target, 1))
 
 
 def _gates(names: list[str]) -> list[Gate]:
@@ -463,6 +471,16 @@ def rollback(
 
     check_reason(settings.target(target), reason)
     _hand_over("rollback", target, reason, {"number": number})
+
+
+@app.command()
+def recover(
+    target: Annotated[str | None, typer.Argument(help="A target; all by default.")] = None,
+) -> None:
+    """Finish or undo, by rule, what was left open by a runner that is gone."""
+    if target is not None:
+        settings.target(target)
+    _become_flow("recover", {"target": target})
 
 
 @app.command()
@@ -515,13 +533,30 @@ async def _deliver(target: settings.Target, *, force: bool) -> list[str]:
     return [*taken, *left] or ["nothing waits"]
 
 
+@automations.command("apply")
+def apply_automations() -> None:
+    """Create or update Airlock's automations on the Prefect server.
+
+    The server is the one of PREFECT_API_URL, or that of `make serve`. `make serve` does this too.
+    """
+    _become("flows.publish", "--automations")
+
+
 def _hand_over(flow: str, target: str, reason: str, parameters: Mapping[str, object]) -> None:
-    """Become the flow's process. Flows import us, so we do not import them."""
     given = {"target": target, "reason": reason, "requester": _requester(), **parameters}
+    _become_flow(flow, given)
+
+
+def _become_flow(flow: str, given: Mapping[str, object]) -> None:
+    _become("flows", flow, json.dumps(given))
+
+
+def _become(module: str, *arguments: str) -> None:
+    """Become the process of a module above us. It imports us, so we do not import it."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_checkout()), *_python_path()])}
     environment.setdefault(settings.CONFIG_VARIABLE, str(settings.config_path()))
     sys.stdout.flush()
-    command = [sys.executable, "-m", "flows", flow, json.dumps(given)]
+    command = [sys.executable, "-m", module, *arguments]
     os.execve(sys.executable, command, environment)  # noqa: S606 – no shell is the point
 
 

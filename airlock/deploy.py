@@ -32,7 +32,7 @@ from airlock.catalogue import Catalogue, SchemaDiff, diff
 from airlock.errors import Broken, Refused, Stranded
 from airlock.health import HealthVerdict
 from airlock.introspection import read_catalogue, read_guard
-from airlock.ledger import Deploy, Lease
+from airlock.ledger import Deploy, Lease, State
 from airlock.plan import Plan
 from airlock.postgres import Conn
 from airlock.rehearsal import Rehearsal, new_problems
@@ -114,6 +114,9 @@ async def prepare_release(lease: Lease) -> Release | None:
     if target.service is None:
         return None
     async with ledger.journal(target, lease, "prepare_release") as conn:
+        row = await ledger.deploy(conn, lease.deploy)
+        if row.release is not None and row.state not in ledger.UNTOUCHED:
+            return record.load(Release, row.release)  # a tag may have moved since
         request = await _request(conn, lease)
         chosen = await release.check_out(target, request.release)
         await ledger.note(conn, lease, release=record.dump(chosen))
@@ -121,20 +124,41 @@ async def prepare_release(lease: Lease) -> Release | None:
 
 
 async def take_snapshot(lease: Lease) -> Snapshot:
-    """Back up the target."""
+    """Back up the target, unless this deploy has a whole backup already."""
     target = settings.target(lease.target)
     async with ledger.journal(target, lease, "take_snapshot") as conn:
         row = await ledger.deploy(conn, lease.deploy)
+        if (known := await _known_snapshot(target, row)) is not None:
+            return known
         taken = await snapshot.take(target, head=row.planned.head)
         await ledger.advance(conn, lease, "snapshotted", snapshot=record.dump(taken))
     return taken
 
 
+async def _known_snapshot(target: Target, row: Deploy) -> Snapshot | None:
+    """What an earlier runner of this deploy took, as long as it is needed and whole."""
+    if row.snapshot is None or row.state == "planned":
+        return None
+    known = record.load(Snapshot, row.snapshot)
+    if row.state == "snapshotted":
+        try:
+            await snapshot.verify(known, workers=target.snapshot.jobs)
+        except Refused as error:
+            log.info("Snapshot %s is taken anew: %s", known.id, error)
+            return None
+    return known
+
+
 async def rehearse(lease: Lease) -> Rehearsal:
-    """Run the plan on the restored snapshot, there and back and there again."""
+    """Run the plan on the restored snapshot, there and back and there again.
+
+    Not if this deploy was rehearsed already.
+    """
     target = settings.target(lease.target)
     async with ledger.journal(target, lease, "rehearse") as conn:
         row = await ledger.deploy(conn, lease.deploy)
+        if row.state not in ("planned", "snapshotted"):
+            return _rehearsed(row, row.planned)
         source = record.load(Snapshot, _needed(row.snapshot, "snapshot"))
         rehearsed, expected = await rehearsal.rehearse(target, lease, row.planned, source)
         fingerprint = await ledger.save_catalogue(conn, expected)
@@ -229,6 +253,8 @@ async def plan_again(lease: Lease) -> bool:
         row = await ledger.deploy(conn, lease.deploy)
         if _is_planned_again(row):
             return True  # an earlier try wrote it, and did not hear so
+        if row.state not in ledger.UNTOUCHED:
+            return False  # it is this deploy that has changed it
         rehearsed = _rehearsed(row, row.planned)
         found = await read_catalogue(conn)
         if found.fingerprint == rehearsed.schema_before:
@@ -308,10 +334,12 @@ async def apply_plan(lease: Lease) -> Applied:
     async with ledger.journal(target, lease, "apply_plan") as conn:
         row = await ledger.deploy(conn, lease.deploy)
         todo = row.planned
-        rehearsed = _rehearsed(row, todo)
-        _check_approved(row, rehearsed)
-        await _check_schema(conn, lease, rehearsed)
-        await run_plan(conn, lease, todo)
+        # Past the apply an earlier runner of this deploy has done it all.
+        if row.state in ledger.UNTOUCHED or row.state == "applying":
+            rehearsed = _rehearsed(row, todo)
+            _check_approved(row, rehearsed)
+            await _check_schema(conn, lease, rehearsed)
+            await run_plan(conn, lease, todo)
     return Applied(migrations=tuple(each.label for each in todo.migrations))
 
 
@@ -483,10 +511,15 @@ async def stop_dry_run(lease: Lease) -> None:
         await ledger.advance(conn, lease, "failed")
 
 
-async def is_untouched(lease: Lease) -> bool:
-    """Whether production is still as it was before this deploy, by the ledger."""
+async def read_state(lease: Lease) -> State:
+    """How far the deploy has come, as the ledger says.
+
+    Also for whoever did not hear the answer to what they wrote there: it may have arrived.
+    Raises LeaseLost when somebody else has taken the deploy over.
+    """
     async with ledger.connection(settings.target(lease.target)) as conn:
-        return (await ledger.deploy(conn, lease.deploy)).state in ledger.UNTOUCHED
+        await ledger.check_fence(conn, lease)
+        return (await ledger.deploy(conn, lease.deploy)).state
 
 
 async def start_rollback(lease: Lease, failure: str) -> None:

@@ -6,13 +6,8 @@ fence; a runner whose deploy was taken over can write nothing more.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import os
-import secrets
-import socket
-import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -21,10 +16,10 @@ from typing import Any, Literal
 
 import asyncpg
 
-from airlock import postgres, record, settings
+from airlock import holder, postgres, record, settings
 from airlock.aftermath import Aftermath
 from airlock.catalogue import Catalogue
-from airlock.errors import AirlockError, LeaseLost, Refused, Transient
+from airlock.errors import AirlockError, LeaseLost, Refused
 from airlock.migration import Migration
 from airlock.plan import AppliedMigration, Plan
 from airlock.postgres import Conn, quote_ident
@@ -35,9 +30,6 @@ from airlock.settings import Target
 from airlock.timeline import UNDOES, StepTime
 
 VERSION = 2
-# Two keys of one advisory lock: "airl" in ASCII, and the one door of this database.
-LOCK = (0x6169726C, 1)
-HEARTBEAT_S = 5.0
 # An open deploy without a beat for so long has lost its runner.
 SILENT_S = 30.0
 # The journal's line where a person took a deploy up again in order to undo it.
@@ -80,6 +72,7 @@ class Deploy:
     """One row of ``airlock.deploy``. The jsonb columns are text, read by whoever wrote them.
 
     silent_s: since the runner's last heartbeat, by the database's clock.
+    runner_gone: whether its process has certainly ended; False where nobody can tell from here.
     """
 
     id: int
@@ -114,6 +107,7 @@ class Deploy:
     aftermath: str | None = None
     # No fact about the deploy: who reads it twice compares the rest.
     silent_s: float = field(default=0.0, compare=False)
+    runner_gone: bool = field(default=False, compare=False)
 
     @property
     def planned(self) -> Plan:
@@ -152,7 +146,8 @@ class Deploy:
     @property
     def is_cut_off(self) -> bool:
         """Whether it is open and nobody works on it."""
-        return self.is_open and self.state != "stranded" and self.silent_s > SILENT_S
+        is_left = self.silent_s > SILENT_S or self.runner_gone
+        return self.is_open and self.state != "stranded" and is_left
 
     @property
     def headline(self) -> str:
@@ -217,7 +212,7 @@ class Deploy:
         """What somebody who reads the headline should type."""
         look = f"airlock status {self.target}"
         if self.is_cut_off:
-            return f"airlock rollback {self.target}"
+            return f"airlock recover {self.target}"
         match self.state:
             case "failed" | "rolled_back" if self.kind == "refresh":
                 return f"mend the cause, airlock refresh {self.target}"
@@ -317,67 +312,22 @@ async def ensure(conn: Conn) -> None:
 # ---------------------------------------------------------------- one at a time
 
 
-# Process numbers come back, in containers soon.
-_PROCESS = secrets.token_hex(4)
+async def beat(conn: Conn, lease: Lease) -> None:
+    """Write that somebody works on the deploy, unless another runner does by now."""
+    await conn.execute(postgres.query("heartbeat"), lease.deploy, lease.fence)
 
 
-def holder_name() -> str:
-    """Who we are: host and process for people, and a mark that no other process has."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_PROCESS}"
+async def fence(conn: Conn, number: int) -> int | None:
+    """The fence of a deploy: whose number is lower may do nothing more."""
+    return await conn.fetchval("SELECT fence FROM airlock.deploy WHERE id = $1", number)
 
 
-@asynccontextmanager
-async def hold(target: Target, *, wait_s: float = 0) -> AsyncGenerator[Conn]:
-    """The database's one lock, on a connection of its own, for as long as the block runs.
-
-    Polled: a blocking wait would deadlock with CREATE INDEX CONCURRENTLY, which waits for
-    every older snapshot.
-    wait_s: how long to wait for another holder, in seconds.
-    Raises Transient naming the holder when the wait is over.
-    """
-    async with postgres.connect(target.database_url, purpose="airlock lock") as conn:
-        with postgres.translated(f"waiting for the lock of {target.name}"):
-            await postgres.stay_connected(conn)
-            deadline = time.monotonic() + wait_s
-            while not await conn.fetchval("SELECT pg_catalog.pg_try_advisory_lock($1, $2)", *LOCK):
-                if time.monotonic() >= deadline:
-                    raise Transient(await _who_holds(conn, target))
-                await asyncio.sleep(0.25)
-        yield conn
-
-
-async def _who_holds(conn: Conn, target: Target) -> str:
-    pid = await conn.fetchval(
-        "SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted"
-        " AND classid::bigint = $1 AND objid::bigint = $2 AND database ="
-        " (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
-        *LOCK,
+def lost(lease: Lease, fence: int | None) -> LeaseLost:
+    """The error of a runner whose deploy has another fence by now."""
+    return LeaseLost(
+        f"Deploy {lease.deploy} was taken over: fence {lease.fence} became {fence}. "
+        f"This runner stops. See: airlock status {lease.target}"
     )
-    return (
-        f"Another deploy, backup or refresh of {target.name} is running (server process {pid}). "
-        f"Wait for it, or look at it: airlock status {target.name}"
-    )
-
-
-@asynccontextmanager
-async def heartbeat(target: Target, lease: Lease) -> AsyncGenerator[None]:
-    """Beats in ``airlock.deploy.heartbeat_at`` while the block runs."""
-    task = asyncio.create_task(_beat(target, lease))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def _beat(target: Target, lease: Lease) -> None:
-    while True:
-        await asyncio.sleep(HEARTBEAT_S)
-        # A missed beat is not a failure: others judge by its age.
-        with contextlib.suppress(AirlockError, OSError):
-            async with connection(target) as conn:
-                await conn.execute(postgres.query("heartbeat"), lease.deploy, lease.fence)
 
 
 # ---------------------------------------------------------------- the deploy row
@@ -394,7 +344,7 @@ async def begin(conn: Conn, request: DeployRequest | RefreshRequest, plan: Plan)
             record.dump(request),
             record.dump(plan),
             plan.schema_before,
-            holder_name(),
+            holder.name(),
             "refresh" if isinstance(request, RefreshRequest) else "deploy",
         )
     except asyncpg.UniqueViolationError as error:
@@ -409,7 +359,7 @@ async def begun(conn: Conn, request: DeployRequest | RefreshRequest) -> Lease | 
     """The lease that an earlier try of this very process opened without hearing of it."""
     for last in await recent(conn):
         same = json.loads(last.request) == request.model_dump(mode="json")
-        if last.state == "planned" and last.holder == holder_name() and same:
+        if last.state == "planned" and last.holder == holder.name() and same:
             return Lease(target=request.target, deploy=last.id, fence=last.fence)
     return None
 
@@ -420,7 +370,7 @@ async def take_over(conn: Conn, deploy: Deploy) -> Lease:
         "UPDATE airlock.deploy SET fence = nextval('airlock.fence'), holder = $2,"
         " heartbeat_at = clock_timestamp() WHERE id = $1 RETURNING fence",
         deploy.id,
-        holder_name(),
+        holder.name(),
     )
     return Lease(target=deploy.target, deploy=deploy.id, fence=fence)
 
@@ -437,13 +387,8 @@ async def check_fence(conn: Conn, lease: Lease, *, begin: str = "") -> None:
         f"{begin} SELECT FROM airlock.deploy"
         f" WHERE id = {lease.deploy:d} AND fence = {lease.fence:d} FOR NO KEY UPDATE"
     )
-    if tag == "SELECT 1":
-        return
-    fence = await conn.fetchval("SELECT fence FROM airlock.deploy WHERE id = $1", lease.deploy)
-    raise LeaseLost(
-        f"Deploy {lease.deploy} was taken over: fence {lease.fence} became {fence}. "
-        f"This runner stops. See: airlock status {lease.target}"
-    )
+    if tag != "SELECT 1":
+        raise lost(lease, await fence(conn, lease.deploy))
 
 
 async def advance(conn: Conn, lease: Lease, state: State, **columns: str | None) -> None:
@@ -520,7 +465,7 @@ async def tally(conn: Conn, target: str) -> tuple[dict[State, int], datetime | N
 def _deploy(row: asyncpg.Record) -> Deploy:
     # A ledger that no deploy has upgraded yet lacks the newer columns.
     values: dict[str, Any] = {name: row[name] for name in Deploy.__slots__ if name in row}
-    return Deploy(**values)
+    return Deploy(**values, runner_gone=holder.is_gone(row["holder"]))
 
 
 # ---------------------------------------------------------------- migrations

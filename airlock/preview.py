@@ -42,13 +42,20 @@ async def preview(target: Target, *, up_to: int | None = None, skip: Collection[
 
 
 async def look(
-    target: Target, up_to: int | None = None, skip: Collection[Gate] = ()
+    target: Target,
+    up_to: int | None = None,
+    skip: Collection[Gate] = (),
+    *,
+    besides: int | None = None,
 ) -> tuple[Plan, Schema]:
-    """The plan, and the schema that it was made for."""
+    """The plan, and the schema that it was made for.
+
+    besides: an open deploy that does not count.
+    """
     files = migration.read_folder(target.migrations_dir)
     async with ledger.connection(target) as conn:
         for last in await ledger.recent(conn):
-            if last.is_open:
+            if last.is_open and last.id != besides:
                 raise Refused(unfinished(last))
         applied = await ledger.applied(conn)
         pending = plan.pending(files, applied, up_to=up_to)
@@ -71,8 +78,12 @@ def unfinished(last: Deploy) -> str:
         )
     return (
         f"Deploy {last.id} of {last.target} is not finished: it is {last.state}, held by "
-        f"{last.holder}, last heard of at {last.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC. If it no "
-        f"longer runs, undo it: airlock rollback {last.target}"
+        f"{last.holder}, last heard of at {last.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC. "
+        + (
+            f"Mend what it names, then: airlock rollback {last.target}"
+            if last.state == "stranded"
+            else f"If it no longer runs: airlock recover {last.target}"
+        )
     )
 
 

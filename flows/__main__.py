@@ -23,7 +23,7 @@ from typing import Any, Literal, NoReturn
 
 import httpx
 
-from airlock import ledger, settings
+from airlock import holder, ledger, settings
 from airlock.errors import AirlockError, Refused
 from flows.runtime import Runtime, client, prefect_runtime, published_api_url
 from flows.runtime.command import AUTH_VARIABLE, auth_string
@@ -34,9 +34,14 @@ EXIT = {
     "NothingToDo": 0,
     "Rehearsed": 0,
     "UndoneByHand": 0,
+    "Recovered": 0,
+    "NothingToRecover": 0,
     "Refused": 1,
     "Rejected": 1,
     "Expired": 1,
+    "NotReached": 1,
+    "NotRecovered": 1,
+    "Cancelled": 1,
     "RolledBack": 2,
     "Stranded": 3,
 }
@@ -52,27 +57,26 @@ def main() -> int:
         print(f"airlock: {error}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
-        target = parameters.get("target")
-        print(  # noqa: T201
-            f"airlock: interrupted. Where it stands: airlock status {target}. "
-            f"To undo what was done: airlock rollback {target}",
-            file=sys.stderr,
-        )
+        print(f"airlock: interrupted. {_what_now(parameters['target'])}", file=sys.stderr)  # noqa: T201
         return 130
     except Exception as error:  # noqa: BLE001 – what the flow raises is a state; this is Prefect's
         traceback.print_exception(error)
         _end_at_once(asyncio.run(_outcome(name, parameters["target"])))
 
 
-async def _outcome(name: str, target: str) -> int:
+def _what_now(target: str | None) -> str:
+    of = f" {target}" if target else ""
+    return f"Where it stands: airlock status{of}. To bring it to an end: airlock recover{of}"
+
+
+async def _outcome(name: str, target: str | None) -> int:
     """The exit status of a run that Prefect lost, from the ledger, if the run came that far."""
     row = await _row_of_this_process(target)
     status = None if row is None else _status_of(name, row)
     if row is None or status is None:
         print(  # noqa: T201
-            f"airlock: Prefect was lost, and the ledger of {target} does not say how "
-            f"the {name} ended. Where it stands: airlock status {target}. To undo what was done: "
-            f"airlock rollback {target}",
+            f"airlock: Prefect was lost, and the ledger does not say how the {name} ended. "
+            + _what_now(target),
             file=sys.stderr,
         )
         return 3
@@ -87,19 +91,21 @@ def _end_at_once(status: int) -> NoReturn:
     os._exit(status)
 
 
-async def _row_of_this_process(target: str) -> ledger.Deploy | None:
+async def _row_of_this_process(target: str | None) -> ledger.Deploy | None:
+    if target is None:
+        return None  # of all of them
     try:
         async with ledger.connection(settings.target(target)) as conn:
             rows = await ledger.recent(conn)
     except (AirlockError, OSError):
         return None
-    return next((row for row in rows if row.holder == ledger.holder_name()), None)
+    return next((row for row in rows if row.holder == holder.name()), None)
 
 
 def _status_of(name: str, row: ledger.Deploy) -> int | None:
     """None: it is under way."""
-    if name == "rollback":  # of a deploy that had touched nothing: failed
-        return {"rolled_back": 0, "failed": 0, "stranded": 3}.get(row.state)
+    if name in ("rollback", "recover"):  # what had touched nothing has failed
+        return {"succeeded": 0, "rolled_back": 0, "failed": 0, "stranded": 3}.get(row.state)
     refused = 0 if row.failure is None else 1  # a dry run ends as failed without a failure
     return {"succeeded": 0, "failed": refused, "rolled_back": 2, "stranded": 3}.get(row.state)
 
@@ -107,10 +113,16 @@ def _status_of(name: str, row: ledger.Deploy) -> int | None:
 async def _run(name: str, parameters: dict[str, Any]) -> int:
     async with _server():
         from flows.deploy import deploy
+        from flows.recover import recover
         from flows.refresh_staging import refresh_staging
         from flows.rollback import rollback
 
-        flow = {"deploy": deploy, "refresh": refresh_staging, "rollback": rollback}[name]
+        flow = {
+            "deploy": deploy,
+            "refresh": refresh_staging,
+            "rollback": rollback,
+            "recover": recover,
+        }[name]
         state = await flow(**parameters, return_state=True)
     print(f"{state.name}: {state.message or ''}".rstrip(": "))  # noqa: T201
     # A run that broke down by itself says nothing of production; a person must look.

@@ -17,7 +17,7 @@ from prefect.utilities.urls import url_for
 from pydantic import Field
 
 from airlock import deploy as steps
-from airlock import ledger, settings
+from airlock import lock, settings
 from airlock.approval import Approval
 from airlock.errors import Refused, Transient
 from airlock.ledger import Lease
@@ -64,7 +64,7 @@ async def approve(lease: Lease, door: AsyncExitStack) -> Approval:
     decided = await _decided(lease, question)
     if not decided.is_refusal:
         target = settings.target(lease.target)
-        await door.enter_async_context(ledger.hold(target, wait_s=LOCK_WAIT_S))
+        await door.enter_async_context(lock.hold(target, wait_s=LOCK_WAIT_S))
     return decided
 
 
@@ -116,7 +116,7 @@ async def _paused(question: str, timeout_s: float) -> Decision | None:
 async def _until_taken_over(lease: Lease) -> None:
     """Raises LeaseLost once somebody else has the deploy; a rollback by hand ends the waiting."""
     while True:
-        await asyncio.sleep(ledger.HEARTBEAT_S)
+        await asyncio.sleep(lock.HEARTBEAT_S)
         try:
             await steps.check_lease(lease)
         except (Transient, OSError):

@@ -1,7 +1,7 @@
-"""Automations that hand Airlock's events to a notification block of Prefect's own.
+"""Automations: Airlock's events go to a notification block, and dead runs to recover.
 
-They are shipped, and kept on the server by name. As long as nobody has made the block, they are
-there and off, and say how to switch them on.
+They are shipped, and kept on the server by name. What they need and nobody has made yet (the block,
+the deployment) leaves them there and off, and they say how to switch them on.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+
+from flows.runtime.command import HEARTBEAT_S
 
 BLOCK = "airlock-alerts"
 HOW = (
@@ -33,7 +35,32 @@ class Automation:
     events: tuple[str, ...]
     resolves: bool = False
 
+    def body(self, block: str | None) -> dict[str, Any]:
+        """As Prefect's API takes it. block: the id of the notification block."""
+        notify = {
+            "type": "send-notification",
+            "block_document_id": block,
+            "subject": SUBJECT,
+            "body": BODY,
+        }
+        match = {"prefect.resource.id": "airlock.target.*"}
+        return {
+            "name": self.name,
+            "description": self.purpose if block else f"{self.purpose} {HOW}",
+            "enabled": block is not None,
+            "trigger": {
+                "type": "event",
+                "posture": "Reactive",
+                "match": match | ({"airlock.resolves": "yes"} if self.resolves else {}),
+                "expect": sorted(self.events),
+                "threshold": 1,
+                "within": 0,
+            },
+            "actions": [notify if block else DO_NOTHING],
+        }
 
+
+DO_NOTHING = {"type": "do-nothing"}
 FAILURES = ("failed", "rolling_back", "rolled_back", "stranded")
 AUTOMATIONS = (
     Automation(
@@ -65,51 +92,95 @@ AUTOMATIONS = (
 )
 
 
+# ---------------------------------------------------------------- dead runs
+
+RECOVER = "airlock: recover"
+SILENT = "airlock: a run that is silent has crashed"
+# Of prefect.yaml. It asks for nothing, and where nothing was left open it ends at once.
+RECOVERS = ("recover", "all")
+HOW_RECOVER = (
+    "To switch it on: publish the deployments of prefect.yaml, recover/all among them (`make "
+    "serve`, or `python -m flows.publish`)."
+)
+# Three signs of life may be lost.
+SILENT_S = 4 * HEARTBEAT_S
+_OF_OURS = {
+    "prefect.resource.role": "flow",
+    "prefect.resource.name": ["deploy", "rollback", "refresh-staging"],
+}
+_ENDS = ("Completed", "Failed", "Crashed", "Cancelled")
+
+
+def recovering(deployment: str | None) -> dict[str, Any]:
+    """Whose run has crashed or was cancelled, recover looks at. deployment: its id."""
+    purpose = "A run has crashed or was cancelled: what it left unfinished is finished or undone."
+    run = {"type": "run-deployment", "source": "selected", "deployment_id": deployment}
+    return {
+        "name": RECOVER,
+        "description": purpose if deployment else f"{purpose} {HOW_RECOVER}",
+        "enabled": deployment is not None,
+        "trigger": {
+            **_about_our_runs("Reactive", within=0),
+            "expect": ["prefect.flow-run.Cancelled", "prefect.flow-run.Crashed"],
+        },
+        "actions": [run if deployment else DO_NOTHING],
+    }
+
+
+def crashing() -> dict[str, Any]:
+    """Whose process and worker have both gone, nobody else says so."""
+    beat = "prefect.flow-run.heartbeat"
+    return {
+        "name": SILENT,
+        "description": f"A run without a sign of life for {SILENT_S} s has lost its process.",
+        "enabled": True,
+        "trigger": {
+            **_about_our_runs("Proactive", within=SILENT_S),
+            "after": [beat],
+            "expect": [beat, *(f"prefect.flow-run.{state}" for state in _ENDS)],
+        },
+        "actions": [
+            {
+                "type": "change-flow-run-state",
+                "state": "CRASHED",
+                "message": f"No sign of life for {SILENT_S} s. See: airlock status",
+            }
+        ],
+    }
+
+
+def _about_our_runs(posture: str, *, within: int) -> dict[str, Any]:
+    return {
+        "type": "event",
+        "posture": posture,
+        "match": {"prefect.resource.id": "prefect.flow-run.*"},
+        "match_related": _OF_OURS,
+        "for_each": ["prefect.resource.id"],
+        "threshold": 1,
+        "within": within,
+    }
+
+
+# ---------------------------------------------------------------- on a server
+
+
 async def apply(http: httpx.AsyncClient) -> None:
     """Create or update them. An automation that somebody has switched off stays off."""
-    block = await _block(http)
-    names = [each.name for each in AUTOMATIONS]
+    block, deployment = await _block(http), await _deployment(http)
+    bodies = [each.body(block) for each in AUTOMATIONS]
+    bodies += [recovering(deployment), crashing()]
+    names = [body["name"] for body in bodies]
     wanted = {"automations": {"name": {"any_": names}}}
     answer = await http.post("/automations/filter", json=wanted)
     there = {each["name"]: each for each in answer.raise_for_status().json()}
-    for each in AUTOMATIONS:
-        known = there.get(each.name)
-        body = automation(each, block)
+    for body in bodies:
+        known = there.get(body["name"])
         if known is None:
             (await http.post("/automations/", json=body)).raise_for_status()
             continue
-        if _notifies(known):
+        if known["actions"] != [DO_NOTHING]:
             body["enabled"] = body["enabled"] and known["enabled"]
         (await http.put(f"/automations/{known['id']}", json=body)).raise_for_status()
-
-
-def automation(made: Automation, block: str | None) -> dict[str, Any]:
-    """One automation as Prefect's API takes it. block: the id of the notification block."""
-    notify = {
-        "type": "send-notification",
-        "block_document_id": block,
-        "subject": SUBJECT,
-        "body": BODY,
-    }
-    match = {"prefect.resource.id": "airlock.target.*"}
-    return {
-        "name": made.name,
-        "description": made.purpose if block else f"{made.purpose} {HOW}",
-        "enabled": block is not None,
-        "trigger": {
-            "type": "event",
-            "posture": "Reactive",
-            "match": match | ({"airlock.resolves": "yes"} if made.resolves else {}),
-            "expect": sorted(made.events),
-            "threshold": 1,
-            "within": 0,
-        },
-        "actions": [notify if block else {"type": "do-nothing"}],
-    }
-
-
-def _notifies(known: dict[str, Any]) -> bool:
-    return any(action["type"] == "send-notification" for action in known["actions"])
 
 
 async def _block(http: httpx.AsyncClient) -> str | None:
@@ -120,3 +191,11 @@ async def _block(http: httpx.AsyncClient) -> str | None:
         if "notify" in each["block_schema"]["capabilities"]:
             return each["id"]
     return None
+
+
+async def _deployment(http: httpx.AsyncClient) -> str | None:
+    """The id of the deployment that recovers; None before it was published."""
+    answer = await http.get("/deployments/name/" + "/".join(RECOVERS))
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        return None
+    return answer.raise_for_status().json()["id"]

@@ -7,32 +7,20 @@ from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
-from airlock import deploy as steps
-from airlock import ledger, settings
-from airlock.approval import Approval, check_reason
-from airlock.errors import LeaseLost, Refused, Transient
-from airlock.ledger import Lease
+from airlock import lock, settings
+from airlock.approval import check_reason
+from airlock.errors import Refused, Transient
 from airlock.request import DeployRequest
-from flows import form
-from flows.approval import approve
-from flows.naming import link_run, name_run
-from flows.undo import undo
-from tasks.apply_plan import apply_plan
-from tasks.check_health import check_health
-from tasks.fail import fail
-from tasks.plan_again import plan_again
+from flows import form, watch
+from flows.forward import deploy_forwards
+from flows.interrupt import Interrupted, Person, listening
+from flows.recover import finish
+from flows.undo import carry_out, undo_deploy
 from tasks.plan_migrations import plan_migrations
-from tasks.prepare_release import prepare_release
-from tasks.rehearse import rehearse
-from tasks.restart_service import restart_service
 from tasks.send_alert import send_alert
-from tasks.succeed import succeed
-from tasks.take_snapshot import take_snapshot
-from tasks.verify_schema import verify_schema
-from tasks.write_metrics import write_metrics
-from tasks.write_report import write_report
+from tasks.take_up import take_up
 
 State = Any  # Prefect's State is generic in what it carries; ours carry nothing
 
@@ -75,62 +63,36 @@ async def deploy(  # noqa: PLR0913, PLR0917 – the form has as many fields
     )
     try:
         check_reason(settings.target(target), reason, skip=skip)
-        async with AsyncExitStack() as door:
-            await door.enter_async_context(ledger.hold(settings.target(target)))
-            lease = await plan_migrations(request)
-            if lease is None:
-                await send_alert(target, return_state=True)
-                return Completed(name="NothingToDo", message=f"{target} is up to date")
-            async with ledger.heartbeat(settings.target(target), lease):
-                return await _run(lease, door, dry_run=dry_run)
+        async with listening() as person, AsyncExitStack() as door:
+            await door.enter_async_context(lock.hold(settings.target(target)))
+            return await _deploy(request, door, person)
+    except Interrupted as asked:
+        return Cancelled(name="Cancelled", message=f"{target} was not touched. {asked}")
     except (Refused, Transient) as error:
         return Failed(name="Refused", message=str(error))
 
 
-async def _run(lease: Lease, door: AsyncExitStack, *, dry_run: bool) -> State:
-    try:
-        return await _forward(lease, door, dry_run=dry_run)
-    except LeaseLost:
-        raise
-    except Exception as failure:  # noqa: BLE001 – whatever it was, production goes back
-        return await undo(lease, failure)
-    finally:
-        # As states: what cannot be told or written changes nothing about the outcome.
-        await send_alert(lease.target, return_state=True)
-        await write_report(lease, return_state=True)
-        await write_metrics(lease, return_state=True)
-
-
-async def _forward(lease: Lease, door: AsyncExitStack, *, dry_run: bool) -> State:
-    await name_run(f"deploy {lease.target} {(await steps.planned(lease)).versions}")
-    await link_run(lease)
-    await prepare_release(lease)
-    await _prove(lease)
-    if dry_run:
-        await steps.stop_dry_run(lease)
-        return Completed(name="Rehearsed", message="Dry run: production was not touched")
-    approval = await approve(lease, door)
-    # Only a person takes so long that production may have changed.
-    while approval.decision == "approved" and await plan_again(lease):
-        await _prove(lease)
-        approval = await approve(lease, door)
-    if approval.is_refusal:
-        return await _turn_down(lease, approval)
-    await apply_plan(lease)
-    await verify_schema(lease)
-    await restart_service(lease)
-    await check_health(lease)
-    await succeed(lease)
-    return Completed(name="Deployed", message=f"{lease.target} is deployed and healthy")
-
-
-async def _prove(lease: Lease) -> None:
-    # Before the rehearsal, which proves it: the clone is this snapshot, restored.
-    await take_snapshot(lease)
-    await rehearse(lease)
-
-
-async def _turn_down(lease: Lease, approval: Approval) -> State:
-    await fail(lease, approval.sentence)
-    name = "Rejected" if approval.decision == "rejected" else "Expired"
-    return Failed(name=name, message=f"{lease.target} was not touched. {approval.sentence}")
+async def _deploy(request: DeployRequest, door: AsyncExitStack, person: Person) -> State:
+    target, lease = request.target, None
+    async with person.may_interrupt():
+        left = await take_up(target, request)
+    if left is not None and left.continues:
+        lease = left.lease
+    elif left is not None:
+        ended = await finish(left, door, person)
+        if left.same and left.row.state == "rolling_back":
+            return ended  # what was asked for has failed, and is back now
+    if lease is None:
+        async with person.may_interrupt():
+            lease = await plan_migrations(request)
+    if lease is None:
+        await send_alert(target, return_state=True)
+        return Completed(name="NothingToDo", message=f"{target} is up to date")
+    await watch.on()
+    opened = lease
+    return await carry_out(
+        opened,
+        person,
+        lambda: deploy_forwards(opened, door, dry_run=request.dry_run),
+        undo_deploy,
+    )

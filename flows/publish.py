@@ -2,6 +2,7 @@
 
 For installations where systemd or compose runs the server and the workers; `make serve` does this
 by itself. The server is the one that PREFECT_API_URL names. Repeat it after each upgrade.
+``--automations`` applies these alone, also to the server of ``make serve``.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import sys
 
 from airlock import settings
 from airlock.errors import AirlockError, Refused
-from flows.runtime import publish
+from flows.runtime import publish, published_api_url
 
 
 def main() -> int:
     try:
-        api_url = os.environ.get("PREFECT_API_URL")
+        state_dir = settings.load().state_dir
+        alone = "--automations" in sys.argv[1:]
+        here = published_api_url(state_dir / "prefect") if alone else None
+        api_url = os.environ.get("PREFECT_API_URL") or here
         if not api_url:
             raise Refused("PREFECT_API_URL names no server. Set it, as http://127.0.0.1:4200/api")
-        asyncio.run(publish(settings.load().state_dir / "publish", api_url))
+        asyncio.run(publish(state_dir / "publish", api_url, automations_alone=alone))
     except AirlockError as error:
         print(f"airlock: {error}", file=sys.stderr)  # noqa: T201
         return 1

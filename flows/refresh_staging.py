@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 from prefect import flow
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Failed
 
-from airlock import ledger, refresh, settings
-from airlock.errors import LeaseLost, Refused, Transient
-from airlock.ledger import Lease
+from airlock import lock, refresh, settings
+from airlock.errors import Refused, Transient
 from airlock.request import RefreshRequest
-from flows import form
-from flows.naming import link_run
-from flows.undo import undo_refresh
-from tasks.check_health import check_health
-from tasks.mask import mask
-from tasks.migrate_copy import migrate_copy
+from flows import form, watch
+from flows.forward import refresh_forwards
+from flows.interrupt import Interrupted, listening
+from flows.recover import finish
+from flows.undo import carry_out, undo_refresh
 from tasks.plan_refresh import plan_refresh
-from tasks.restart_service import restart_service
-from tasks.restore_staging import restore_staging
-from tasks.send_alert import send_alert
-from tasks.succeed_refresh import succeed_refresh
-from tasks.swap_databases import swap_databases
-from tasks.write_metrics import write_metrics
-from tasks.write_report import write_report
+from tasks.take_up import take_up
 
 State = Any  # Prefect's State is generic in what it carries; ours carry nothing
 Fresh = Annotated[
@@ -54,37 +47,21 @@ async def refresh_staging(
     )
     try:
         refresh.configured(settings.target(target))
-        async with refresh.alone(settings.target(target)), ledger.hold(settings.target(target)):
-            lease = await plan_refresh(request)
-            async with ledger.heartbeat(settings.target(target), lease):
-                return await _run(lease)
+        async with listening() as person, AsyncExitStack() as door:
+            # The lock goes with the database that is replaced.
+            await door.enter_async_context(lock.hold(settings.target(target), regain=False))
+            async with person.may_interrupt():
+                left = await take_up(target)
+            if left is not None:
+                await finish(left, door, person)
+            async with refresh.alone(settings.target(target)):
+                async with person.may_interrupt():
+                    lease = await plan_refresh(request)
+                await watch.on()
+                return await carry_out(
+                    lease, person, lambda: refresh_forwards(lease, door), undo_refresh
+                )
+    except Interrupted as asked:
+        return Cancelled(name="Cancelled", message=f"{target} was not touched. {asked}")
     except (Refused, Transient) as error:
         return Failed(name="Refused", message=str(error))
-
-
-async def _run(lease: Lease) -> State:
-    try:
-        return await _forward(lease)
-    except LeaseLost:
-        raise
-    except Exception as failure:  # noqa: BLE001 – whatever it was, the old database serves again
-        return await undo_refresh(lease, failure)
-    finally:
-        # As states: what cannot be told or written changes nothing about the outcome.
-        await send_alert(lease.target, return_state=True)
-        await write_report(lease, return_state=True)
-        await write_metrics(lease, return_state=True)
-
-
-async def _forward(lease: Lease) -> State:
-    await link_run(lease)
-    await restore_staging(lease)
-    await mask(lease)
-    await migrate_copy(lease)
-    await swap_databases(lease)
-    # The lock that we hold went with the database that was replaced.
-    async with ledger.hold(settings.target(lease.target), wait_s=10):
-        await restart_service(lease)
-        await check_health(lease)
-        await succeed_refresh(lease)
-    return Completed(name="Refreshed", message=f"{lease.target} is a masked copy, and healthy")

@@ -7,15 +7,13 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed, Failed
 
-from airlock import approval, ledger, refresh, settings
+from airlock import approval, lock, refresh, settings
 from airlock import deploy as steps
 from airlock.errors import Refused, Transient
 from flows import form
+from flows.interrupt import listening
 from flows.naming import close_run, link_run
-from flows.undo import undo, undo_refresh
-from tasks.send_alert import send_alert
-from tasks.write_metrics import write_metrics
-from tasks.write_report import write_report
+from flows.undo import take_back, told
 
 State = Any
 
@@ -39,23 +37,19 @@ async def rollback(
     try:
         approval.check_reason(settings.target(target), reason)
         async with (
-            ledger.hold(settings.target(target)),
+            # What goes back is not stopped half-way.
+            listening(),
+            lock.hold(settings.target(target)),
             refresh.free_to_undo(settings.target(target), number),
         ):
             lease, last = await steps.reopen(settings.target(target), number)
-            await close_run(last)
+            await close_run(last, "the deploy is rolled back")
             await link_run(lease)
             asked = RollbackAsked(
                 f"Rollback asked for by {requester or 'somebody'}: {reason or 'no reason given'}"
             )
-            try:
-                back = undo if last.kind == "deploy" else undo_refresh
-                async with ledger.heartbeat(settings.target(target), lease):
-                    ended = await back(lease, asked)
-            finally:
-                await send_alert(target, return_state=True)
-                await write_report(lease, return_state=True)
-                await write_metrics(lease, return_state=True)
+            async with lock.heartbeat(settings.target(target), lease), told(lease):
+                ended = await take_back(lease, asked, kind=last.kind)
     except (Refused, Transient) as error:
         return Failed(name="Refused", message=str(error))
     if ended.name == "Stranded":

@@ -7,39 +7,101 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from prefect.states import Failed
+from prefect.states import Cancelled, Completed, Failed
 
-from airlock import refresh
+from airlock import ledger, lock, refresh, settings
 from airlock.errors import LeaseLost
 from airlock.ledger import Lease
 from airlock.postgres import without_details
+from flows.interrupt import Interrupted, Person
 from tasks.call_for_help import call_for_help
 from tasks.fail import fail
-from tasks.is_untouched import is_untouched
+from tasks.read_state import read_state
 from tasks.roll_back import roll_back
 from tasks.send_alert import send_alert
 from tasks.start_rollback import start_rollback
 from tasks.strand import strand
 from tasks.swap_back import swap_back
+from tasks.write_metrics import write_metrics
+from tasks.write_report import write_report
 
+State = Any
 Back = Callable[[Lease, str], Awaitable[object]]
+Undo = Callable[[Lease, Exception], Awaitable[State]]
 
 
-async def undo_refresh(lease: Lease, failure: Exception) -> Any:
-    """The same for a refresh: nothing is left of the copy, and the old database serves."""
-    await refresh.clear(lease)
-    return await undo(lease, failure, back=swap_back)
+async def carry_out(
+    lease: Lease, person: Person, work: Callable[[], Awaitable[State]], undo: Undo
+) -> State:
+    """Do the work under a heartbeat, and tell how it ended.
+
+    Whatever goes wrong in it, and whoever asks the run to end, what was begun is undone.
+    """
+    async with lock.heartbeat(settings.target(lease.target), lease), told(lease):
+        try:
+            async with person.may_interrupt():
+                return await work()
+        except LeaseLost:
+            raise
+        except Exception as failure:  # noqa: BLE001 – whatever it was, it goes back
+            return await undo(lease, failure)
 
 
-async def undo(lease: Lease, failure: Exception, *, back: Back = roll_back) -> Any:
-    """The state in which a failed deploy ends: Refused, RolledBack or Stranded."""
-    reason = str(failure) or type(failure).__name__
+@asynccontextmanager
+async def told(lease: Lease) -> AsyncGenerator[None]:
+    """However the block ends, people and records hear of it."""
     try:
-        if await is_untouched(lease):
-            await fail(lease, reason)
-            said = f"{lease.target} was not touched. {_in_short(reason)}"
-            return Failed(name="Refused", message=said)
-        return await _go_back(lease, reason, failure, back)
+        yield
+    finally:
+        # As states: what cannot be told or written changes nothing about the outcome.
+        await send_alert(lease.target, return_state=True)
+        await write_report(lease, return_state=True)
+        await write_metrics(lease, return_state=True)
+
+
+async def undo_deploy(lease: Lease, failure: Exception) -> State:
+    """The state in which a failed deploy ends: Refused, RolledBack or Stranded."""
+    return await _undo(lease, failure, roll_back)
+
+
+async def undo_refresh(lease: Lease, failure: Exception) -> State:
+    """The same for a refresh: nothing is left of the copy, and the old database serves."""
+    return await _undo(lease, failure, swap_back)
+
+
+async def _undo(lease: Lease, failure: Exception, back: Back) -> State:
+    async def settle() -> State:
+        state = await read_state(lease)
+        if state in ledger.FINISHED:
+            return _read_back(lease, state, failure)
+        if back is swap_back:
+            await refresh.clear(lease)
+        if state in ledger.UNTOUCHED:
+            return await _close(lease, failure)
+        return await _go_back(lease, failure, back)
+
+    return await _or_help(lease, failure, back, settle)
+
+
+async def take_back(lease: Lease, asked: Exception, *, kind: ledger.Kind) -> State:
+    """The same for a person who asked for it: a deploy that ended well goes back, too."""
+    back: Back = roll_back if kind == "deploy" else swap_back
+
+    async def settle() -> State:
+        if kind == "refresh":
+            await refresh.clear(lease)
+        if await read_state(lease) in ledger.UNTOUCHED:
+            return await _close(lease, asked)
+        return await _go_back(lease, asked, back)
+
+    return await _or_help(lease, asked, back, settle)
+
+
+async def _or_help(
+    lease: Lease, failure: Exception, back: Back, settle: Callable[[], Awaitable[State]]
+) -> State:
+    try:
+        return await settle()
     except LeaseLost:
         raise
     except Exception as away:  # noqa: BLE001 – whatever it was, a person must hear of it
@@ -48,13 +110,37 @@ async def undo(lease: Lease, failure: Exception, *, back: Back = roll_back) -> A
         return Failed(
             name="Stranded",
             message=f"{lease.target} needs a person, and its ledger could not be reached: "
-            f"{_in_short(str(away) or type(away).__name__)} As soon as it can be: airlock status "
-            f"{lease.target}, then airlock rollback {lease.target}. This was after: "
-            f"{_in_short(reason)}",
+            f"{_in_short(_said(away))} As soon as it can be: airlock status {lease.target}, then "
+            f"airlock recover {lease.target}. This was after: {_in_short(_said(failure))}",
         )
 
 
-async def _go_back(lease: Lease, reason: str, failure: Exception, back: Back) -> Any:
+def _read_back(lease: Lease, state: ledger.State, failure: Exception) -> State:
+    """It had ended, and the answer was lost on its way."""
+    said = f"{_in_short(_said(failure))} The ledger says that {lease.target} had {state} by then."
+    if state == "succeeded":
+        return Completed(name="Deployed", message=said)
+    return _ended("RolledBack" if state == "rolled_back" else "Refused", said, failure)
+
+
+async def _close(lease: Lease, failure: Exception) -> State:
+    reason = _said(failure)
+    await fail(lease, reason)
+    name = "Cancelled" if isinstance(failure, Interrupted) else "Refused"
+    return _ended(name, f"{lease.target} was not touched. {_in_short(reason)}", failure)
+
+
+def _ended(name: str, message: str, failure: Exception) -> State:
+    made = Cancelled if isinstance(failure, Interrupted) else Failed
+    return made(name=name, message=message)
+
+
+def _said(failure: Exception) -> str:
+    return str(failure) or type(failure).__name__
+
+
+async def _go_back(lease: Lease, failure: Exception, back: Back) -> State:
+    reason = _said(failure)
     try:
         await start_rollback(lease, reason)
         async with _telling(lease.target):
@@ -67,7 +153,7 @@ async def _go_back(lease: Lease, reason: str, failure: Exception, back: Back) ->
         said = f"{lease.target} needs a person. {_in_short(str(second))}"
         return Failed(name="Stranded", message=said)
     said = f"{lease.target} is back as it was. {_in_short(reason)}"
-    return Failed(name="RolledBack", message=said)
+    return _ended("RolledBack", said, failure)
 
 
 @asynccontextmanager

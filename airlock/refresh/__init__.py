@@ -18,6 +18,7 @@ from airlock import (
     approval,
     deploy,
     ledger,
+    lock,
     masked_copy,
     masking,
     outbox,
@@ -180,8 +181,9 @@ async def _young(source: Target, max_age_h: float) -> Snapshot | None:
 
 async def _fresh(source: Target) -> Snapshot:
     # A deploy would alter what pg_dump reads; only for as long as that takes.
-    async with ledger.hold(source) as conn:
-        applied = await ledger.applied(conn)
+    async with lock.hold(source):
+        async with ledger.connection(source) as conn:
+            applied = await ledger.applied(conn)
         taken = await snapshot.take(source, head=applied[-1].label if applied else None)
     try:
         await snapshot.retain(source)
@@ -342,6 +344,11 @@ async def _hand_over(target: Target, lease: Lease, incoming: str, state: State) 
         with postgres.translated(f"carrying the ledger to {incoming}"):
             await history.carry(conn, other, lease)
         return await databases.read(conn)
+
+
+async def is_swapped(target: Target, row: Deploy) -> bool:
+    """Whether the copy of a refresh is the database that serves."""
+    return await _is_swapped(target, row.replacement)
 
 
 async def _is_swapped(target: Target, names: Replacement) -> bool:

@@ -279,11 +279,14 @@ async def _worker(state_dir: Path, api_url: str) -> AsyncIterator[int]:
                 await close_runs(http, await runs_of_the_worker(http), "Its worker ended.")
 
 
-async def publish(state_dir: Path, api_url: str) -> None:
+async def publish(state_dir: Path, api_url: str, *, automations_alone: bool = False) -> None:
     """Work pool, deployments and automations on a server that others have started."""
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         async with client(api_url) as http:
+            if automations_alone:
+                await automations.apply(http)
+                return
             await create_work_pool(http)
             await _publish(http, state_dir, environment(state_dir, api_url=api_url))
     except httpx.HTTPError as error:

@@ -18,6 +18,8 @@ WORKER = "airlock"
 CORE_LOGGER = "airlock"
 AUTH_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
 POLL_S = 2
+# Prefect's shortest. A run whose process and worker are both gone is noticed by its silence.
+HEARTBEAT_S = 30
 
 
 def auth_string() -> str | None:
@@ -81,6 +83,7 @@ def environment(state_dir: Path, *, api_url: str | None = None) -> dict[str, str
         "PREFECT_LOGGING_EXTRA_LOGGERS": CORE_LOGGER,
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_WORKER_QUERY_SECONDS": str(POLL_S),
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "PYTHONUNBUFFERED": "1",
     }
     if secret := auth_string():

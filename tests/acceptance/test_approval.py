@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from airlock import deploy as steps
-from airlock import ledger, record, settings
+from airlock import ledger, lock, record, settings
 from airlock.approval import Approval
 from airlock.contents import read_contents
 from airlock.errors import Refused, Transient
@@ -227,7 +227,7 @@ async def test_while_it_waits_bad_answers_are_not_taken_and_the_lock_is_free(pro
         for given in bad:
             assert (await production.answer(**given))["status"] == "REJECT", given
         assert (await production.approval()).decision is None
-        async with ledger.hold(production.target):
+        async with lock.hold(production.target):
             pass
         from flows.deploy import deploy
 
@@ -267,7 +267,7 @@ async def test_a_schema_that_changed_meanwhile_is_rehearsed_and_asked_about_agai
 async def test_a_rollback_by_hand_ends_the_waiting(production, monkeypatch):
     from flows.rollback import rollback
 
-    monkeypatch.setattr("airlock.ledger.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("airlock.lock.HEARTBEAT_S", 0.1)
     async with deploying() as running:
         await production.asked()
         await rollback(target="prod", reason="not wanted", return_state=True)

@@ -12,9 +12,9 @@ from prefect import flow
 from airlock import settings
 from airlock.alert import Alert
 from airlock.errors import LeaseLost, Transient
-from airlock.ledger import Lease
-from flows.undo import undo
-from tasks.is_untouched import is_untouched
+from airlock.ledger import Lease, State
+from flows.undo import undo_deploy
+from tasks.read_state import read_state
 from tasks.roll_back import roll_back
 from tasks.start_rollback import start_rollback
 from tasks.strand import strand
@@ -29,14 +29,14 @@ def _ledger_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     path.write_text('[targets.prod]\ndatabase_url_env = "PROD_URL"\n', encoding="utf-8")
     monkeypatch.setenv(settings.CONFIG_VARIABLE, str(path))
     monkeypatch.setenv("PROD_URL", "postgresql://owner:s3cr3t@127.0.0.1:1/prod")
-    for each in (is_untouched, start_rollback, roll_back, strand):
+    for each in (read_state, start_rollback, roll_back, strand):
         assert each.retries == 5, "a server that restarts is back in seconds"
         monkeypatch.setattr(each, "retries", 0)
 
 
 @flow
 async def story(failure: str) -> Any:
-    return await undo(LEASE, Transient(failure))
+    return await undo_deploy(LEASE, Transient(failure))
 
 
 @pytest.fixture
@@ -70,25 +70,25 @@ async def test_a_deploy_whose_ledger_is_out_of_reach_is_stranded_and_a_person_is
     assert call["payload"]["severity"] == "critical"
     assert events == (["airlock.deploy.stranded"] if emits else [])
     assert (state.name, state.is_failed()) == ("Stranded", True)
-    for said in ("could not be reached", "airlock rollback prod", "the connection was lost"):
+    for said in ("could not be reached", "airlock recover prod", "the connection was lost"):
         assert said in state.message
     assert "s3cr3t" not in state.message
 
 
 async def test_a_rollback_that_cannot_even_be_recorded_is_stranded(monkeypatch):
-    async def touched(lease: Lease) -> bool:
-        return False
+    async def touched(lease: Lease) -> State:
+        return "applied"
 
-    monkeypatch.setattr("flows.undo.is_untouched", touched)
+    monkeypatch.setattr("flows.undo.read_state", touched)
     state = await story("half of it", return_state=True)
     assert state.name == "Stranded"
-    assert "airlock rollback prod" in state.message
+    assert "airlock recover prod" in state.message
 
 
 async def test_whoever_lost_the_deploy_says_so_and_strands_nothing(monkeypatch):
-    async def taken_over(lease: Lease) -> bool:
+    async def taken_over(lease: Lease) -> State:
         raise LeaseLost("somebody else has it")
 
-    monkeypatch.setattr("flows.undo.is_untouched", taken_over)
+    monkeypatch.setattr("flows.undo.read_state", taken_over)
     with pytest.raises(LeaseLost):
         await story("half of it")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from airlock import ledger, postgres
+from airlock import ledger, lock, postgres
 from airlock.catalogue import Catalogue
 from airlock.errors import Broken, LeaseLost, Refused, Transient
 from airlock.ledger import Delivery
@@ -173,63 +173,122 @@ async def test_who_takes_over_waits_for_the_migration_that_is_being_committed(pr
 
 
 async def test_the_hold_excludes_a_second_holder_and_names_the_first(project: Project):
-    async with ledger.hold(project.target) as held:
-        pid = held.get_server_pid()
+    async with lock.hold(project.target):
+        pid = await lock_holder(project)
         with pytest.raises(Transient, match=rf"of prod is running \(server process {pid}\)"):
-            async with ledger.hold(project.target):
+            async with lock.hold(project.target):
                 pytest.fail("two held it")
-    async with ledger.hold(project.target):
+    async with lock.hold(project.target):
         pass
 
 
 async def test_the_hold_can_be_waited_for(project: Project):
-    async with ledger.hold(project.target):
+    async with lock.hold(project.target):
         waiting = asyncio.create_task(enter(project))
         await asyncio.sleep(0.1)
         assert not waiting.done()
     await waiting
 
 
-async def enter(project: Project) -> None:
-    async with ledger.hold(project.target, wait_s=5):
+async def enter(project: Project, *, wait_s: float = 5) -> None:
+    async with lock.hold(project.target, wait_s=wait_s):
         pass
+
+
+async def lock_holder(project: Project) -> int:
+    async with connect(project.url) as conn:
+        return await conn.fetchval(postgres.query("lock_holder"), *lock.LOCK)
+
+
+async def cut_the_hold(project: Project) -> None:
+    pid = await lock_holder(project)
+    async with connect(project.database.superuser_url) as superuser:
+        await superuser.execute("SELECT pg_terminate_backend($1, 5000)", pid)
 
 
 async def test_a_server_that_restarts_while_the_hold_is_waited_for_is_transient(project: Project):
     async def wait() -> None:
-        async with ledger.hold(project.target, wait_s=10):
+        async with lock.hold(project.target, wait_s=10):
             pass
 
-    async with ledger.hold(project.target) as held:
+    async with lock.hold(project.target), connect(project.database.superuser_url) as superuser:
+        holder = await lock_holder(project)
         waiting = asyncio.create_task(wait())
         end_the_other = (
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE application_name = 'airlock lock' AND pid <> pg_backend_pid()"
+            " WHERE application_name = 'airlock lock' AND pid <> $1"
             " AND datname = current_database()"
         )
         async with asyncio.timeout(10):
             while True:
-                if await held.fetchval(end_the_other):
+                if await superuser.fetchval(end_the_other, holder):
                     break
                 await asyncio.sleep(0.05)
         with pytest.raises(Transient, match="waiting for the lock of prod"):
             await waiting
 
 
-async def test_the_hold_ends_with_its_connection(project: Project):
-    async with ledger.hold(project.target) as held:
-        async with connect(project.database.superuser_url) as superuser:
-            await superuser.execute("SELECT pg_terminate_backend($1)", held.get_server_pid())
-        async with ledger.hold(project.target, wait_s=2):
-            pass
+async def test_a_hold_whose_connection_is_cut_is_taken_again(project: Project, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.05)
+    async with lock.hold(project.target):
+        first = await lock_holder(project)
+        await cut_the_hold(project)
+        async with asyncio.timeout(10):
+            while True:
+                if await lock_holder(project) not in (None, first):
+                    break
+                await asyncio.sleep(0.02)
+        with pytest.raises(Transient, match="is running"):
+            await enter(project, wait_s=0)
+
+
+async def test_a_runner_whose_lock_somebody_else_has_by_now_is_ended(project: Project, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.3)
+    monkeypatch.setattr(lock, "REGAIN_S", 0.1)
+    cleared_up = asyncio.Event()
+
+    async def work() -> None:
+        async with lock.hold(project.target):
+            await cut_the_hold(project)
+            async with connect(project.url) as other:
+                assert await other.fetchval("SELECT pg_try_advisory_lock($1, $2)", *lock.LOCK)
+                try:
+                    await asyncio.sleep(10)
+                finally:
+                    cleared_up.set()
+
+    with pytest.raises(LeaseLost, match=r"The lock was lost\. Another deploy"):
+        await work()
+    assert cleared_up.is_set()
+
+
+async def test_a_runner_whose_deploy_was_taken_over_is_ended(project: Project, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.05)
+    lease = await project.begin()
+
+    async def work() -> None:
+        async with lock.heartbeat(project.target, lease):
+            await project.take_over(lease)
+            await asyncio.sleep(10)
+
+    with pytest.raises(LeaseLost, match="was taken over: fence"):
+        await work()
+
+
+async def test_a_hold_that_goes_with_its_database_is_not_taken_again(project: Project, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.02)
+    async with lock.hold(project.target, regain=False):
+        await cut_the_hold(project)
+        await asyncio.sleep(0.2)
+        await enter(project, wait_s=2)
 
 
 async def test_a_heartbeat_beats_and_passes_over_a_locked_row(project: Project, conn, monkeypatch):
-    monkeypatch.setattr(ledger, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.02)
     lease = await project.begin()
     ask = "SELECT heartbeat_at FROM airlock.deploy WHERE id = $1"
     first = await conn.fetchval(ask, lease.deploy)
-    async with connect(project.url) as locking, ledger.heartbeat(project.target, lease):
+    async with connect(project.url) as locking, lock.heartbeat(project.target, lease):
         await asyncio.sleep(0.3)
         second = await conn.fetchval(ask, lease.deploy)
         assert second > first
@@ -243,9 +302,9 @@ async def test_a_heartbeat_beats_and_passes_over_a_locked_row(project: Project, 
 
 
 async def test_a_heartbeat_that_fails_does_not_fail_the_deploy(project: Project, monkeypatch):
-    monkeypatch.setattr(ledger, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.02)
     lease = await project.begin()
-    async with ledger.heartbeat(project.target, lease):
+    async with lock.heartbeat(project.target, lease):
         monkeypatch.setenv("PROD_URL", "postgresql://owner@127.0.0.1:1/nowhere")
         await asyncio.sleep(0.1)
 

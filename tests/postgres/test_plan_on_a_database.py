@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from airlock import deploy as steps
-from airlock import ledger, postgres, record
+from airlock import holder, ledger, postgres, record
 from airlock.approval import Approval
 from airlock.errors import AirlockError, Broken, Refused, Transient
 from airlock.postgres import connect
@@ -45,8 +45,8 @@ async def test_an_unfinished_deploy_is_refused_naming_its_holder_and_the_way_out
     with pytest.raises(Refused) as caught:
         await preview(project.target)
     assert "is not finished: it is planned" in str(caught.value)
-    assert ledger.holder_name() in str(caught.value)
-    assert "airlock rollback prod" in str(caught.value)
+    assert holder.name() in str(caught.value)
+    assert "airlock recover prod" in str(caught.value)
 
 
 async def test_a_deploy_then_drift_then_the_drift_taken_back(project: Project):

@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from airlock import contents, ledger, preview, refresh, report, settings, snapshot
+from airlock import contents, ledger, lock, preview, refresh, report, settings, snapshot
 from airlock import deploy as steps
 from airlock.catalogue import Catalogue
 from airlock.contents import Content, Table
@@ -579,7 +579,7 @@ async def test_what_is_not_masked_stops_it_by_name_and_staging_stays(staging: St
     staging.configure('name = "name"', 'name = "keep", hook = "keep"')
     with pytest.raises(Refused, match=r"customers\.name: 1 rows contain a sentinel"):
         await refresh.mask(lease)
-    assert await steps.is_untouched(lease)
+    assert (await steps.read_state(lease)) in ledger.UNTOUCHED
     await refresh.clear(lease)
     await steps.fail(lease, "it was stopped")
     assert await staging.world() == before
@@ -867,7 +867,7 @@ async def test_a_young_snapshot_of_a_deploy_is_used_and_an_old_or_damaged_one_is
     staging: Staging, taken: Snapshot
 ):
     lease = await staging.open()
-    async with ledger.hold(settings.target("prod")):
+    async with lock.hold(settings.target("prod")):
         chosen = await refresh.choose_snapshot(lease)
     assert chosen.id == taken.id
 
@@ -886,7 +886,7 @@ async def test_a_fresh_snapshot_is_taken_where_one_is_asked_for_once_no_deploy_h
     staging: Staging, taken: Snapshot
 ):
     lease = await staging.open(fresh_snapshot=True)
-    async with ledger.hold(settings.target("prod")):
+    async with lock.hold(settings.target("prod")):
         with pytest.raises(Transient, match="of prod is running"):
             await refresh.choose_snapshot(lease)
     assert (await refresh.choose_snapshot(lease)).id != taken.id

@@ -7,7 +7,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.tasks import exponential_backoff
 
 from airlock import deploy
-from airlock.ledger import Lease
+from airlock.ledger import Lease, State
 from tasks.policy import is_transient
 
 
@@ -17,8 +17,8 @@ from tasks.policy import is_transient
     retry_condition_fn=is_transient,
     timeout_seconds=300,
     cache_policy=NO_CACHE,
-    task_run_name="is_untouched {lease.target}",
+    task_run_name="read_state {lease.target}",
 )
-async def is_untouched(lease: Lease) -> bool:
-    """Whether production is as it was, by the ledger. Seconds; reads only."""
-    return await deploy.is_untouched(lease)
+async def read_state(lease: Lease) -> State:
+    """The state in the ledger, where an answer that was lost may have arrived. Seconds."""
+    return await deploy.read_state(lease)
