@@ -306,7 +306,7 @@ async def test_a_runner_that_is_gone_is_asked_nothing_and_the_rollback_closes_it
     await waiting(production, run)
     async with connect(production.superuser_url) as conn:
         await conn.execute("UPDATE airlock.deploy SET heartbeat_at = now() - interval '1 min'")
-    with pytest.raises(Refused, match="airlock rollback prod"):
+    with pytest.raises(Refused, match="airlock recover prod"):
         await answer("approve", "prod", "Grace", "")
     state = await rollback(target="prod", reason="cut off", return_state=True)
     assert state.name == "UndoneByHand", state.message

@@ -166,8 +166,8 @@ async def test_a_deploy_whose_runner_is_gone_waits_for_nobody_and_says_how_to_en
     row = await _row(project, lease)
     assert row.is_cut_off
     assert row.headline.startswith("CUT OFF – rehearsed")
-    assert row.next_command == "airlock rollback prod"
-    with pytest.raises(Refused, match="undo it: airlock rollback prod"):
+    assert row.next_command == "airlock recover prod"
+    with pytest.raises(Refused, match="airlock recover prod"):
         await steps.asked(project.target)
     taken_over, last = await steps.reopen(project.target)
     assert last.is_cut_off

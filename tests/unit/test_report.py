@@ -436,7 +436,7 @@ def test_each_intent_is_paired_with_the_result_that_follows_it():
         (
             {"state": "rehearsed", "approval": "{}", "silent_s": 300},
             "CUT OFF – rehearsed, and its runner is gone (prod)",
-            "airlock rollback prod",
+            "airlock recover prod",
         ),
     ],
 )
