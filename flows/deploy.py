@@ -74,8 +74,7 @@ async def deploy(  # noqa: PLR0913, PLR0917 – the form has as many fields
 
 async def _deploy(request: DeployRequest, door: AsyncExitStack, person: Person) -> State:
     target, lease = request.target, None
-    async with person.may_interrupt():
-        left = await take_up(target, request)
+    left = await take_up(target, request)
     if left is not None and left.continues:
         lease = left.lease
     elif left is not None:
@@ -83,8 +82,9 @@ async def _deploy(request: DeployRequest, door: AsyncExitStack, person: Person) 
         if left.same and left.row.state == "rolling_back":
             return ended  # what was asked for has failed, and is back now
     if lease is None:
-        async with person.may_interrupt():
-            lease = await plan_migrations(request)
+        # Not interrupted: what it opened would stay open.
+        person.check()
+        lease = await plan_migrations(request)
     if lease is None:
         await send_alert(target, return_state=True)
         return Completed(name="NothingToDo", message=f"{target} is up to date")

@@ -37,11 +37,15 @@ class Person:
         async with Scope() as scope:
             self._scope = scope
             try:
-                if self.asked is not None:
-                    raise self.asked
+                self.check()
                 yield
             finally:
                 self._scope = None
+
+    def check(self) -> None:
+        """Raises Interrupted if somebody has asked."""
+        if self.asked is not None:
+            raise self.asked
 
     def hear(self, number: signal.Signals) -> None:
         if self.asked is None:

@@ -50,13 +50,13 @@ async def refresh_staging(
         async with listening() as person, AsyncExitStack() as door:
             # The lock goes with the database that is replaced.
             await door.enter_async_context(lock.hold(settings.target(target), regain=False))
-            async with person.may_interrupt():
-                left = await take_up(target)
+            left = await take_up(target)
             if left is not None:
                 await finish(left, door, person)
             async with refresh.alone(settings.target(target)):
-                async with person.may_interrupt():
-                    lease = await plan_refresh(request)
+                # Not interrupted: what it opened would stay open.
+                person.check()
+                lease = await plan_refresh(request)
                 await watch.on()
                 return await carry_out(
                     lease, person, lambda: refresh_forwards(lease, door), undo_refresh
