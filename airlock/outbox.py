@@ -120,6 +120,14 @@ async def approval_wanted(conn: Conn, lease: Lease) -> None:
         await ledger.enqueue_alert(conn, lease.deploy, key, record.dump(alert))
 
 
+async def dead_man(conn: Conn, target: Target) -> None:
+    """Tell people that a deploy is open and silent, once for each of its runners."""
+    for row in await ledger.recent(conn):
+        if row.is_cut_off and row.silent_s > target.alerts.silent_s:
+            key = f"{row.target}-{row.id}-cut_off-{row.fence}"
+            await ledger.enqueue_alert(conn, row.id, key, record.dump(compose.cut_off(target, row)))
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -202,6 +210,7 @@ async def deliver(target_name: str, *, force: bool = False) -> tuple[Letter, ...
         # The next deploy upgrades an older ledger, and delivers what waits there.
         if await ledger.version(conn) < ledger.VERSION:
             return ()
+        await dead_man(conn, target)
         queued = letters.readable(await ledger.undelivered(conn))
         found = await letters.addressed(conn, target, queued)
         late = [letter for letter in found if letter.is_given_up]

@@ -135,6 +135,8 @@ class AlertSettings(_Section):
     webhook_url_env: str | None = None
     email: EmailSettings | None = None
     github: GithubSettings | None = None
+    # Recover comes first, where anything runs that could start it.
+    silent_s: Annotated[float, Field(ge=30)] = 120
 
 
 class ApprovalSettings(_Section):

@@ -105,7 +105,8 @@ async def _row_of_this_process(target: str | None) -> ledger.Deploy | None:
 def _status_of(name: str, row: ledger.Deploy) -> int | None:
     """None: it is under way."""
     if name in ("rollback", "recover"):  # what had touched nothing has failed
-        return {"succeeded": 0, "rolled_back": 0, "failed": 0, "stranded": 3}.get(row.state)
+        came = {"rolled_back": 0, "failed": 0, "stranded": 3}
+        return (came if name == "rollback" else {**came, "succeeded": 0}).get(row.state)
     refused = 0 if row.failure is None else 1  # a dry run ends as failed without a failure
     return {"succeeded": 0, "failed": refused, "rolled_back": 2, "stranded": 3}.get(row.state)
 

@@ -61,12 +61,12 @@ class Automation:
 
 
 DO_NOTHING = {"type": "do-nothing"}
-FAILURES = ("failed", "rolling_back", "rolled_back", "stranded")
+FAILURES = ("failed", "rolling_back", "rolled_back", "stranded", "cut_off")
 AUTOMATIONS = (
     Automation(
         name="airlock: something failed",
-        purpose="A deploy or a refresh was refused, goes back, has gone back or is stranded, or a "
-        "target has drifted.",
+        purpose="A deploy or a refresh was refused, goes back, has gone back, is stranded or "
+        "cut off, or a target has drifted.",
         events=(
             *(f"airlock.deploy.{state}" for state in FAILURES),
             *(f"airlock.refresh.{state}" for state in FAILURES),
@@ -108,7 +108,6 @@ _OF_OURS = {
     "prefect.resource.role": "flow",
     "prefect.resource.name": ["deploy", "rollback", "refresh-staging"],
 }
-_ENDS = ("Completed", "Failed", "Crashed", "Cancelled")
 
 
 def recovering(deployment: str | None) -> dict[str, Any]:
@@ -137,7 +136,8 @@ def crashing() -> dict[str, Any]:
         "trigger": {
             **_about_our_runs("Proactive", within=SILENT_S),
             "after": [beat],
-            "expect": [beat, *(f"prefect.flow-run.{state}" for state in _ENDS)],
+            # Whatever it says is a sign of life, or an end: our states have their own names.
+            "expect": ["prefect.flow-run.*"],
         },
         "actions": [
             {

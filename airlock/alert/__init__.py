@@ -18,6 +18,7 @@ State = Literal[
     "rolled_back",
     "undone",
     "stranded",
+    "cut_off",
     "approval_wanted",
     "drift_found",
     "drift_gone",
@@ -42,7 +43,7 @@ class Alert:
 
     state: "turned_down" is a deploy that nobody approved or that a person ended before production,
         "withdrawn" a refused one of which nothing is left to deploy, "undone" a rollback that a
-        person asked for.
+        person asked for, "cut_off" one that nobody works on any more.
     resolves: an earlier alert of the target was open, and this outcome ends it.
     detect_s, restore_s: from going live to the failure, from there to everything being back.
     ref: commit of the release, for those who know it by that.

@@ -95,6 +95,25 @@ def bare(lease: Lease, state: ledger.State, kind: Kind = "deploy", *, why: str =
     )
 
 
+def cut_off(target: Target, row: Deploy) -> Alert:
+    """That a deploy is open, and that nobody has worked on it for longer than the target admits."""
+    alert = Alert(
+        headline=row.headline,
+        target=row.target,
+        deploy=row.id,
+        state="cut_off",
+        kind=row.kind,
+        versions=row.planned.versions if row.plan else "",
+        error=f"{row.holder} was last heard of {row.silent_s:.0f} s ago, and nothing took over.",
+        requester=row.requester,
+        reason=row.reason,
+        at=datetime.now(UTC),
+        run_url=row.run_url,
+        next_command=row.next_command,
+    )
+    return scrubbed(target, alert)
+
+
 def approval_wanted(target: Target, row: Deploy, approval: str) -> Alert:
     """That a deploy waits for a person, and where its rehearsal can be read.
 

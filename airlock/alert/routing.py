@@ -12,7 +12,7 @@ Severity = Literal["critical", "error", "warning", "info"]
 DeploymentStatus = Literal["success", "failure", "error", "inactive"]
 
 ANYTHING: frozenset[State] = frozenset(
-    {"failed", "rolling_back", "rolled_back", "stranded", "drift_found"}
+    {"failed", "rolling_back", "rolled_back", "stranded", "cut_off", "drift_found"}
 )
 NOTHING: frozenset[State] = frozenset()
 
@@ -37,13 +37,17 @@ ROUTES: Mapping[State, Route] = {
     "succeeded": Route(told=False, page=None, status="success", ends=ANYTHING),
     "failed": Route(told=True, page="warning", status="failure", ends=NOTHING),
     # Stranded, of a deploy that was cut off and turns out to have touched nothing.
-    "turned_down": Route(told=True, page=None, status="inactive", ends=frozenset({"stranded"})),
+    "turned_down": Route(
+        told=True, page=None, status="inactive", ends=frozenset({"stranded", "cut_off"})
+    ),
     "withdrawn": Route(told=False, page=None, status=None, ends=frozenset({"failed"})),
     # While it goes back, which may take a while, or end badly: the next one is the outcome.
     "rolling_back": Route(told=True, page="error", status=None, ends=NOTHING),
     "rolled_back": Route(told=True, page="error", status="failure", ends=NOTHING),
     "undone": Route(told=True, page=None, status="inactive", ends=ANYTHING),
     "stranded": Route(told=True, page="critical", status="error", ends=NOTHING),
+    # Recover has not come to it: production may be half-way.
+    "cut_off": Route(told=True, page="critical", status=None, ends=NOTHING),
     "approval_wanted": Route(told=True, page=None, status=None, ends=NOTHING),
     "drift_found": Route(told=True, page="warning", status=None, ends=NOTHING),
     "drift_gone": Route(told=False, page=None, status=None, ends=frozenset({"drift_found"})),

@@ -29,7 +29,7 @@ async def http(prefect_server: Runtime) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the server; automations and block are gone afterwards."""
     async with client(prefect_server.api_url) as found:
         yield found
-        for each in await there(found):
+        for each in await every(found):
             await found.delete(f"/automations/{each['id']}")
         named = {"block_documents": {"name": {"any_": [automations.BLOCK]}}}
         for each in (await found.post("/block_documents/filter", json=named)).json():
@@ -37,6 +37,12 @@ async def http(prefect_server: Runtime) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def there(http: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """Those that tell people."""
+    of_runs = (automations.RECOVER, automations.SILENT)
+    return [each for each in await every(http) if each["name"] not in of_runs]
+
+
+async def every(http: httpx.AsyncClient) -> list[dict[str, Any]]:
     return (await http.post("/automations/filter", json={})).raise_for_status().json()
 
 
@@ -72,10 +78,30 @@ async def test_without_a_block_they_are_there_and_off_and_say_how_to_switch_them
     for _ in range(2):
         await automations.apply(http)
     found = await there(http)
-    assert {each["name"] for each in found} == {each.name for each in automations.AUTOMATIONS}
+    names = {each.name for each in automations.AUTOMATIONS}
+    assert {each["name"] for each in found} == names
     for each in found:
         assert not each["enabled"]
         assert automations.BLOCK in each["description"]
+
+
+async def test_dead_runs_are_looked_after_as_soon_as_recover_is_published(http):
+    await automations.apply(http)
+    found = {each["name"]: each for each in await every(http)}
+    assert found[automations.SILENT]["enabled"]
+    assert not found[automations.RECOVER]["enabled"]
+    assert "recover/all" in found[automations.RECOVER]["description"]
+
+    flow_id = (await http.post("/flows/", json={"name": "recover"})).json()["id"]
+    made = await http.post("/deployments/", json={"name": "all", "flow_id": flow_id})
+    try:
+        await automations.apply(http)
+        found = {each["name"]: each for each in await every(http)}
+        assert found[automations.RECOVER]["enabled"]
+        (action,) = found[automations.RECOVER]["actions"]
+        assert action["deployment_id"] == made.raise_for_status().json()["id"]
+    finally:
+        await http.delete(f"/deployments/{made.json()['id']}")
 
 
 async def test_a_block_switches_them_on_and_a_person_off(http):

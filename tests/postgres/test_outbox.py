@@ -349,6 +349,28 @@ async def test_a_refusal_is_resolved_when_nothing_is_left_to_deploy_and_nothing_
     assert channels.told[refused:] == ([title] if before is steps.fail else [])
 
 
+async def test_a_deploy_that_is_silent_for_longer_than_its_limit_is_told_once_for_each_runner(
+    project, channels
+):
+    lease = await project.begin()
+    silent = "UPDATE airlock.deploy SET heartbeat_at = clock_timestamp() - interval '{} s'"
+    await project.execute(silent.format(100))
+    await outbox.deliver("prod")
+    assert channels.told == []  # recover's turn
+    await project.execute(silent.format(130))
+    for _ in range(2):
+        await outbox.deliver("prod")
+    assert channels.told == ["CUT OFF – planned, and its runner is gone (prod)"]
+    assert channels.pages == [("trigger", "airlock-prod")]
+    assert "Next: airlock recover prod" in channels.slack.bodies[0]["text"].replace("*", "")
+
+    await project.take_over(lease)
+    await outbox.deliver("prod")
+    await project.execute(silent.format(130))
+    await outbox.deliver("prod")
+    assert len(channels.told) == 2
+
+
 async def test_an_undo_by_hand_pages_nobody_and_a_rollback_after_a_failure_does(project, channels):
     project.write(1, *TABLE)
     await project.deploy()

@@ -182,6 +182,7 @@ def test_only_failures_page_and_the_worst_pages_loudest():
     pages = {state: route.page for state, route in routing.ROUTES.items() if route.page}
     assert pages == {
         "stranded": "critical",
+        "cut_off": "critical",
         "rolling_back": "error",
         "rolled_back": "error",
         "failed": "warning",

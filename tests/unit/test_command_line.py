@@ -140,6 +140,8 @@ def test_each_kind_of_error_has_its_status(airlock, monkeypatch, error, status):
         ("rollback", "rolled_back", "asked for", 0),
         ("rollback", "failed", "asked for", 0),
         ("rollback", "succeeded", None, None),
+        ("recover", "succeeded", None, 0),
+        ("recover", "rolled_back", "cut off", 0),
         ("rollback", "stranded", "the way back", 3),
         ("deploy", "applying", None, None),
     ],

@@ -63,6 +63,7 @@ def test_what_is_deployed_is_what_people_look_for() -> None:
         "deploy/prod",
         "rollback/staging",
         "rollback/prod",
+        "recover/all",
         "refresh-staging/nightly",
         "drift/nightly",
     }
@@ -91,6 +92,9 @@ def test_a_deployment_of_a_target_presets_it_and_no_more(deployment: dict[str, A
 def test_a_schedule_is_off_and_says_whose_clock_it_means(deployment: dict[str, Any]) -> None:
     for schedule in deployment.get("schedules", []):
         assert schedule["active"] is False
+        if flow_of(deployment).name == "recover":
+            assert schedule.keys() == {"interval", "active"}
+            continue
         assert CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"])
         assert schedule.keys() == {"cron", "timezone", "active"}
 
@@ -126,14 +130,14 @@ def test_the_runs_on_one_target_wait_in_one_queue_but_the_way_out_does_not(
     deployment: dict[str, Any],
 ) -> None:
     queue = deployment["work_pool"].get("work_queue_name")
-    way_out = flow_of(deployment).name == "rollback"
+    way_out = flow_of(deployment).name in ("rollback", "recover")
     assert queue == (None if way_out else deployment["parameters"].get("target"))
 
 
 @each_deployment
 def test_no_run_holds_a_slot_that_it_would_lose_by_pausing(deployment: dict[str, Any]) -> None:
     # Prefect revokes the slot's lease at the pause, and cancels the run when it cannot renew it.
-    assert "concurrency_limit" not in deployment
+    assert ("concurrency_limit" in deployment) == (flow_of(deployment).name == "recover")
 
 
 @each_deployment

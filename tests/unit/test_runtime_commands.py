@@ -94,6 +94,9 @@ def test_a_deployment_is_applied_as_people_left_it_on_the_server() -> None:
     ]
     applied = as_people_left_them(content, there)["deployments"]
     scheduled = [each["entrypoint"] for each in applied if "schedules" in each]
-    assert scheduled == ["flows.refresh_staging.refresh_staging"], "the server has none for it"
+    assert scheduled == [
+        "flows.recover.recover",
+        "flows.refresh_staging.refresh_staging",
+    ], "the server has none for them"
     assert {each["name"] for each in applied if each.get("paused")} == {"nightly"}
     assert as_people_left_them(content, []) == content
