@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from airlock import leftovers, ledger, migration, postgres
+from airlock import ledger, leftovers, migration, postgres
 from airlock.effects import Segment
 from airlock.errors import Broken, Transient
 from airlock.introspection import for_version

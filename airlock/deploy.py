@@ -22,6 +22,7 @@ from airlock import (
     report,
     rollback,
     service,
+    sessions,
     settings,
     snapshot,
 )
@@ -320,7 +321,9 @@ async def run_plan(conn: Conn, lease: Lease, todo: Plan) -> None:
     target = settings.target(lease.target)
     lock_ms = (await _request(conn, lease)).lock_timeout_ms or target.budget.lock_timeout_ms
     await ledger.advance(conn, lease, "applying")
-    async with postgres.connect(target.database_url, purpose="apply") as production:
+    purpose = sessions.apply_name(lease)
+    async with postgres.connect(target.database_url, purpose=purpose) as production:
+        await sessions.end_earlier(production, lease)
         rows = await ledger.migrations_of(production, lease.deploy)
         runner = Runner(
             url=target.database_url,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 
+import asyncpg
+
 from airlock import postgres
 from airlock.postgres import Conn, quote_ident
 from airlock.syntax import Node, Statement
@@ -60,7 +62,7 @@ async def sweep(
     for name in await _invalid(conn, statement, deploy=deploy, version=version, back=back):
         # IF NOT EXISTS would accept it, and the next try would call it a success.
         log.info("Dropping the invalid index %s", name)
-        await conn.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+        await _drop(conn, name)
     if (pair := _detached(statement)) is not None and await _is_pending(conn, *pair):
         parent, partition = pair
         log.info("Finishing to detach %s from %s", partition, parent)
@@ -68,6 +70,17 @@ async def sweep(
             f"SET LOCAL lock_timeout = {lock_ms};"
             f" ALTER TABLE {parent} DETACH PARTITION {partition} FINALIZE"
         )
+
+
+async def _drop(conn: Conn, name: str) -> None:
+    sql = f"DROP INDEX CONCURRENTLY IF EXISTS {name}"
+    try:
+        await conn.execute(sql)
+    except asyncpg.InsufficientPrivilegeError as error:
+        if not name.startswith("pg_toast."):
+            raise
+        # It belongs to no schema of ours, and the table works with it.
+        log.warning("%s was left: %s. As a superuser run: %s;", name, error, sql)
 
 
 async def _invalid(

@@ -33,9 +33,9 @@ DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Internal
 
 DETAIL = re.compile(r"⟨[^⟩]*⟩|\b(DETAIL|CONTEXT):.*")
 
-# How long a call may wait for its answer, in seconds: the ledger's and all that is small; what reads
-# the whole catalogue, or waits for a checkpoint; what reads or writes whole tables, which takes as
-# long as a task may; and tidying up after a cancellation.
+# How long a call may wait for its answer, in seconds: one of the ledger, and all that is small; one
+# that reads the whole catalogue, or waits for a checkpoint; one that reads or writes whole tables,
+# which takes as long as a task may; and what tidies up after a cancellation.
 CALL_S = 60.0
 CATALOGUE_S = 600.0
 TABLES_S = 6 * 3600.0

@@ -8,7 +8,7 @@ import logging
 import asyncpg
 import pytest
 
-from airlock import apply, leftovers, ledger, migration, settings, syntax
+from airlock import apply, ledger, leftovers, migration, settings, syntax
 from airlock.effects import needs_no_transaction
 from airlock.errors import Broken, Refused, Transient
 from airlock.postgres import connect
