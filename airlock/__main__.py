@@ -379,7 +379,9 @@ def mask_draft(target: TargetName) -> None:
 async def _tables(source: settings.Target) -> tuple[Table, ...]:
     from airlock import masked_copy, postgres
 
-    async with postgres.connect(source.database_url, purpose="mask draft") as conn:
+    async with postgres.connect(
+        source.database_url, purpose="mask draft", limit_s=postgres.CATALOGUE_S
+    ) as conn:
         return await masked_copy.read_tables(conn)
 
 

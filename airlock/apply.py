@@ -17,16 +17,16 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from airlock import ledger, migration, postgres
+from airlock import ledger, leftovers, migration, postgres
 from airlock.effects import Segment
 from airlock.errors import Broken, Transient
 from airlock.introspection import for_version
 from airlock.ledger import Lease
 from airlock.migration import Migration
 from airlock.plan import AppliedMigration
-from airlock.postgres import Conn, quote_ident
+from airlock.postgres import Conn
 from airlock.settings import Budget
-from airlock.syntax import Node, Statement
+from airlock.syntax import Statement
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ Before = Callable[[Conn], Awaitable[None]]
 Record = Callable[[int], str]
 
 # What a statement of the reverse SQL may answer when the forward SQL got only half-way:
-# undefined table, column, object, function, schema; duplicate ones of the same.
+# undefined table, column, object, function, schema; duplicate ones of the same; a partition that
+# is attached still.
 _HALFWAY = (
     "42P01",
     "42703",
@@ -47,7 +48,11 @@ _HALFWAY = (
     "42710",
     "42723",
     "42P06",
+    "42809",
 )
+
+# Between two statements a runner does next to nothing, also where each is measured.
+_IDLE_S = 60.0
 
 # The ledger's row is ours to write, whatever role the file chose for itself.
 _OUR_ROLE = "RESET SESSION AUTHORIZATION; RESET ROLE"
@@ -55,6 +60,33 @@ _OUR_ROLE = "RESET SESSION AUTHORIZATION; RESET ROLE"
 # What the driver's reset does, in one message. The role, which RESET ALL leaves alone, is ours
 # again since the ledger's row.
 _NEW_SESSION = "SELECT pg_catalog.pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Script:
+    """One direction of a migration, and how far it came before.
+
+    skip: segments that are done. begun: the one after them may have been run as well.
+    halfway: what it undoes was done in part only.
+    """
+
+    source: str
+    version: int
+    segments: tuple[Segment, ...]
+    record: Record
+    skip: int
+    begun: bool
+    halfway: bool = False
+    before: Before | None = None
+
+    def was_begun(self, number: int) -> bool:
+        return self.halfway or (self.begun and number == self.skip + 1)
+
+    @property
+    def has_own_limit(self) -> bool:
+        """Whether it says itself how long its statements may take."""
+        statements = (each for segment in self.segments for each in segment.statements)
+        return any(each.node.get("name") == "statement_timeout" for each in statements)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,8 +114,6 @@ class Runner:
         """
         segments = migration.script(step.forward)
         row = await self._row(step.version)
-        begun = row is not None and row.state == "started"
-        skip = row.segments_done if row is not None and row.state != "rolled_back" else 0
 
         def record(done: int) -> str:
             total = len(segments)
@@ -91,7 +121,16 @@ class Runner:
                 self.lease, step, position=position, done=done, total=total
             )
 
-        await self._run(step.file, segments, record, skip=skip, begun=begun)
+        await self._run(
+            _Script(
+                source=step.file,
+                version=step.version,
+                segments=segments,
+                record=record,
+                skip=row.segments_done if row is not None and row.state != "rolled_back" else 0,
+                begun=row is not None and row.state == "started",
+            )
+        )
         log.info("Applied %s", step.label)
 
     async def reverse(self, row: AppliedMigration, *, before: Before | None = None) -> None:
@@ -101,20 +140,26 @@ class Runner:
             outside of one drops no rows.
         """
         segments = migration.script(row.reverse)
+        source = f"ROLLBACK NOTES of {row.label}"
 
         def record(done: int) -> str:
             return ledger.reverse_record(self.lease, row, done=done, total=len(segments))
 
-        halfway = row.state == "started"
+        if row.state == "started":
+            with postgres.translated(source):
+                await self._sweep_forward(row, source)
         await self._run(
-            f"ROLLBACK NOTES of {row.label}",
-            segments,
-            record,
-            skip=row.reverse_segments_done,
-            # Dropping concurrently what is gone already must pass when it is run again.
-            begun=halfway or row.reverse_segments_done > 0,
-            before=before,
-            tolerant=halfway,
+            _Script(
+                source=source,
+                version=row.version,
+                segments=segments,
+                record=record,
+                skip=row.reverse_segments_done,
+                # The ledger does not say that a reverse was begun.
+                begun=True,
+                halfway=row.state == "started",
+                before=before,
+            )
         )
         log.info("Rolled back %s", row.label)
 
@@ -123,54 +168,52 @@ class Runner:
             return self.begun.get(version)
         return await ledger.migration_of(self.conn, self.lease.deploy, version)
 
-    async def _run(
-        self,
-        source: str,
-        segments: tuple[Segment, ...],
-        record: Record,
-        *,
-        skip: int,
-        begun: bool,
-        before: Before | None = None,
-        tolerant: bool = False,
-    ) -> None:
-        with postgres.translated(source):
+    async def _run(self, script: _Script) -> None:
+        segments = script.segments
+        with postgres.translated(script.source):
+            await self._set_again(segments[: script.skip])
             for number, segment in enumerate(segments, 1):
-                if number <= skip:
+                if number <= script.skip:
                     continue
                 if segment.transactional:
                     # What a file SETs for its session must not reach the next one.
                     end = f"COMMIT; {_NEW_SESSION}" if number == len(segments) else "COMMIT"
-                    await self._transaction(
-                        source, segment, record, number, end=end, before=before, tolerant=tolerant
-                    )
+                    await self._transaction(script, number, end=end)
                 else:
-                    await self._alone(source, segment.statements[0], record, number, begun=begun)
+                    await self._alone(script, segment.statements[0], number)
             if not segments[-1].transactional:
                 await self.conn.execute(_NEW_SESSION)
 
+    async def _set_again(self, done: tuple[Segment, ...]) -> None:
+        """What a file SET for its session in segments that are not run again."""
+        for segment in done:
+            for each in segment.statements:
+                name = str(each.node.get("name", "")).lower()
+                # The role is ours again at the end of each transaction.
+                ours = name in ("role", "session_authorization", "transaction")
+                if each.kind == "VariableSetStmt" and not ours and not each.node.get("is_local"):
+                    await self.conn.execute(each.text)
+
     # ------------------------------------------------------------ in a transaction
 
-    async def _transaction(
-        self,
-        source: str,
-        segment: Segment,
-        record: Record,
-        number: int,
-        *,
-        end: str,
-        before: Before | None,
-        tolerant: bool,
-    ) -> None:
+    async def _transaction(self, script: _Script, number: int, *, end: str) -> None:
+        source, segment = script.source, script.segments[number - 1]
+        forgiven = _HALFWAY if script.halfway else ()
+        # A COMMIT has its own time, for what was deferred to it.
+        limit_s = 2 * self.budget.statement_timeout_s + postgres.CALL_S
+        if script.has_own_limit:
+            limit_s = max(limit_s, postgres.TABLES_S)
+
         async def attempt() -> None:
-            async with self._holding():
-                if before is not None:
-                    await before(self.conn)
-                *first, last = segment.statements
-                for statement in first:
-                    await self._execute(source, statement, tolerant=tolerant)
-                close = f"{_OUR_ROLE}; {record(number)}; {end}"
-                await self._execute(source, last, tolerant=tolerant, close=close)
+            with postgres.within(self.conn, limit_s):
+                async with self._holding():
+                    if script.before is not None:
+                        await script.before(self.conn)
+                    *first, last = segment.statements
+                    for statement in first:
+                        await self._execute(source, statement, forgiven=forgiven)
+                    close = f"{_OUR_ROLE}; {script.record(number)}; {end}"
+                    await self._execute(source, last, forgiven=forgiven, close=close)
 
         await self._patiently(source, attempt)
 
@@ -195,7 +238,9 @@ class Runner:
         if self._limits is None:
             lock_ms = self.budget.lock_timeout_ms
             self._limits = postgres.query("transaction_limits").format(
-                lock_ms=lock_ms, statement_ms=round(self.budget.statement_timeout_s * 1000)
+                lock_ms=lock_ms,
+                statement_ms=round(self.budget.statement_timeout_s * 1000),
+                idle_ms=round(_IDLE_S * 1000),
             )
             # An autovacuum worker gives way after deadlock_timeout: a lock_timeout below it never
             # gets past one.
@@ -207,24 +252,32 @@ class Runner:
         return self._limits
 
     async def _execute(
-        self, source: str, statement: Statement, *, tolerant: bool = False, close: str = ""
+        self,
+        source: str,
+        statement: Statement,
+        *,
+        forgiven: tuple[str, ...] = (),
+        close: str = "",
     ) -> None:
         """Run one statement, and what closes its transaction after it.
 
+        forgiven: SQLSTATEs that say that it is not needed.
         Where nothing stands in between, both go in one message: locks are not held for another
         journey to the server.
         """
-        together = close if self.execute is None and not tolerant else ""
+        together = close if self.execute is None and not forgiven else ""
+        inside = self.conn.is_in_transaction()
         try:
-            if tolerant:
+            if forgiven and inside:
                 await self.conn.execute("SAVEPOINT airlock_statement")
             if self.execute is None:
                 await self.conn.execute(f"{statement.text}\n;{together}")
             else:
                 await self.execute(self.conn, statement)
         except asyncpg.PostgresError as error:
-            if tolerant and postgres.sqlstate(error) in _HALFWAY:
-                await self.conn.execute("ROLLBACK TO SAVEPOINT airlock_statement")
+            if postgres.sqlstate(error) in forgiven:
+                if inside:
+                    await self.conn.execute("ROLLBACK TO SAVEPOINT airlock_statement")
                 log.info("%s: %s is not needed: %s", source, statement.summary, error)
             # A COMMIT that fails has ended its transaction: a deferred constraint.
             elif postgres.is_transient(error) or (together and not self.conn.is_in_transaction()):
@@ -261,33 +314,69 @@ class Runner:
 
     # ------------------------------------------------------------ outside a transaction
 
-    async def _alone(
-        self, source: str, statement: Statement, record: Record, number: int, *, begun: bool
-    ) -> None:
+    async def _alone(self, script: _Script, statement: Statement, number: int) -> None:
         async with self.conn.transaction():
             await ledger.check_fence(self.conn, self.lease)
-            await self.conn.execute(record(number - 1))
-        if not (begun and await _already_done(self.conn, statement)):
-            await self._patiently(source, lambda: self._execute_alone(source, statement))
+            await self.conn.execute(script.record(number - 1))
+        again = script.was_begun(number)
+        with postgres.within(self.conn, self.budget.build_timeout_s + postgres.CALL_S):
+            await self._patiently(
+                script.source, lambda: self._execute_alone(script, statement, again=again)
+            )
         async with self.conn.transaction():
             await ledger.check_fence(self.conn, self.lease)
-            await self.conn.execute(record(number))
+            await self.conn.execute(script.record(number))
 
-    async def _execute_alone(self, source: str, statement: Statement) -> None:
+    async def _execute_alone(self, script: _Script, statement: Statement, *, again: bool) -> None:
+        await self._limit_session(statement)
+        await self._sweep(script.version, statement)
+        if again and await leftovers.is_done(self.conn, statement):
+            return
+        forgiven = leftovers.done_before(statement) if again else ()
+        if script.halfway:
+            forgiven += _HALFWAY
+        try:
+            await self._execute(script.source, statement, forgiven=forgiven)
+        except BaseException:
+            if not self.conn.is_closed():
+                with contextlib.suppress(*postgres.DRIVER_ERRORS):
+                    await self._sweep(script.version, statement)
+            raise
+
+    async def _limit_session(self, statement: Statement) -> None:
         # Waiting concurrently blocks nobody, so it is bounded by the build's time alone.
         lock_ms = 0 if _is_concurrent(statement) else self.budget.lock_timeout_ms
         timeout_ms = self.budget.build_timeout_s * 1000
         await self.conn.execute(
             f"SET lock_timeout = {lock_ms}; SET statement_timeout = {timeout_ms:.0f}"
         )
-        await _drop_invalid(self.conn, statement)
-        try:
-            await self._execute(source, statement)
-        except BaseException:
-            if not self.conn.is_closed():
-                with contextlib.suppress(*postgres.DRIVER_ERRORS):
-                    await _drop_invalid(self.conn, statement)
-            raise
+
+    async def _sweep(self, version: int, statement: Statement, *, back: bool = False) -> None:
+        await leftovers.sweep(
+            self.conn,
+            statement,
+            deploy=self.lease.deploy,
+            version=version,
+            lock_ms=self.budget.lock_timeout_ms,
+            back=back,
+        )
+
+    async def _sweep_forward(self, row: AppliedMigration, source: str) -> None:
+        """Remove what the statement left at which the migration was cut off.
+
+        The reverse SQL knows what a whole statement makes, and nothing of half ones.
+        """
+        segments = migration.script(row.forward)
+        if row.segments_done == len(segments) or segments[row.segments_done].transactional:
+            return
+        statement = segments[row.segments_done].statements[0]
+        async with self.conn.transaction():
+            await ledger.check_fence(self.conn, self.lease)
+        await self._set_again(segments[: row.segments_done])
+        await self._limit_session(statement)
+        with postgres.within(self.conn, self.budget.build_timeout_s + postgres.CALL_S):
+            await self._patiently(source, lambda: self._sweep(row.version, statement, back=True))
+        await self.conn.execute(_NEW_SESSION)
 
 
 def _is_concurrent(statement: Statement) -> bool:
@@ -295,45 +384,6 @@ def _is_concurrent(statement: Statement) -> bool:
         "ReindexStmt",
         "AlterTableStmt",
     )
-
-
-async def _already_done(conn: Conn, statement: Statement) -> bool:
-    """Whether a statement that a crash may have interrupted left what it was meant to leave."""
-    if statement.kind == "IndexStmt":
-        return bool(await _index_validity(conn, statement))
-    if statement.kind == "DropStmt":
-        names = [_dropped_name(item) for item in statement.node["objects"]]
-        found = [await conn.fetchval("SELECT pg_catalog.to_regclass($1)", name) for name in names]
-        return not any(found)
-    return False  # REINDEX and VACUUM may simply run again
-
-
-async def _index_validity(conn: Conn, statement: Statement) -> bool | None:
-    """Whether the index of a CREATE INDEX is valid; None when there is none of that name."""
-    return await conn.fetchval(postgres.query("index_validity"), *_index_names(statement))
-
-
-def _index_names(statement: Statement) -> tuple[str, str]:
-    """The table, quoted and qualified as written, and the bare name of the index."""
-    table: Node = statement.node["relation"]
-    schema = [table["schemaname"]] if "schemaname" in table else []
-    return quote_ident(*schema, table["relname"]), statement.node.get("idxname", "")
-
-
-async def _drop_invalid(conn: Conn, statement: Statement) -> None:
-    """Remove the invalid index that a failed CREATE INDEX CONCURRENTLY left.
-
-    IF NOT EXISTS would accept it, and the next try would call it a success.
-    """
-    if statement.kind != "IndexStmt" or await _index_validity(conn, statement) is not False:
-        return
-    name = await conn.fetchval(postgres.query("index_qualified"), *_index_names(statement))
-    log.info("Dropping the invalid index %s", name)
-    await conn.execute(f"DROP INDEX CONCURRENTLY {name}")
-
-
-def _dropped_name(item: Node) -> str:
-    return quote_ident(*(part["String"]["sval"] for part in item["List"]["items"]))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from airlock import (
     report,
     rollback,
     service,
+    sessions,
     settings,
     snapshot,
 )
@@ -348,7 +349,9 @@ async def run_plan(conn: Conn, lease: Lease, todo: Plan) -> None:
     target = settings.target(lease.target)
     lock_ms = (await _request(conn, lease)).lock_timeout_ms or target.budget.lock_timeout_ms
     await ledger.advance(conn, lease, "applying")
-    async with postgres.connect(target.database_url, purpose="apply") as production:
+    purpose = sessions.apply_name(lease)
+    async with postgres.connect(target.database_url, purpose=purpose) as production:
+        await sessions.end_earlier(production, lease)
         rows = await ledger.migrations_of(production, lease.deploy)
         runner = Runner(
             url=target.database_url,
@@ -672,7 +675,7 @@ async def reopen(target: Target, number: int | None = None) -> tuple[Lease, Depl
             await ledger.ensure(conn)
             if last.state == "succeeded" and last.kind == "deploy":
                 await preview.undrifted(conn, target)
-            lease = await ledger.take_over(conn, last)
+            lease = await sessions.take_over(conn, last)
             await ledger.event(conn, lease, ledger.REOPENED, "done", "a person asked for the undo")
             if last.is_open and last.state != "stranded" and not last.is_asked:
                 await ledger.event(conn, lease, ledger.CUT_OFF, "done", f"it was {last.state}")

@@ -13,7 +13,7 @@ import asyncpg
 
 from airlock.catalogue import Catalogue, Json
 from airlock.errors import Transient
-from airlock.postgres import Conn, query
+from airlock.postgres import CATALOGUE_S, Conn, query, within
 from airlock.rendering import settled
 
 # The kinds with many objects have a query each, for speed.
@@ -116,7 +116,9 @@ async def _pinned(conn: Conn) -> AsyncGenerator[None]:
     await conn.execute(begin)
     try:
         await conn.execute(_PIN)
-        yield
+        # Every row of the catalogue is read, and there may be a hundred thousand tables.
+        with within(conn, CATALOGUE_S):
+            yield
     finally:
         if not conn.is_closed():
             await conn.execute(end)

@@ -575,7 +575,7 @@ def _text(name: str) -> str:
 
 @asynccontextmanager
 async def _session(url: str) -> AsyncGenerator[Conn]:
-    async with postgres.connect(url, purpose="mask") as conn:
+    async with postgres.connect(url, purpose="mask", limit_s=postgres.TABLES_S) as conn:
         await conn.execute(_PINNED)
         if conn.get_server_version().major >= 17:
             await conn.execute("SET transaction_timeout = 0")

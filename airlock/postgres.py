@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
 from airlock.errors import AirlockError, Broken, Refused, Transient
 
-Conn: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+if TYPE_CHECKING:
+    _Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    _Connection = asyncpg.Connection
 
 # SQLSTATE classes and codes after which nothing has changed and the same call may succeed:
-# connection lost, serialization failure and deadlock, resources, lock not available,
-# server shutting down or starting. https://www.postgresql.org/docs/current/errcodes-appendix.html
-TRANSIENT_SQLSTATES = ("08", "40001", "40P01", "53", "55P03", "57P")
+# connection lost, transaction ended for being idle, serialization failure and deadlock, resources,
+# lock not available, server shutting down or starting.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+TRANSIENT_SQLSTATES = ("08", "25P03", "40001", "40P01", "53", "55P03", "57P")
 REFUSED_SQLSTATES = ("28", "3D000", "42501", "0A000")
 
 # What asyncpg raises when a call fails; InternalClientError where the server had ended a session
@@ -28,6 +32,24 @@ REFUSED_SQLSTATES = ("28", "3D000", "42501", "0A000")
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 DETAIL = re.compile(r"⟨[^⟩]*⟩|\b(DETAIL|CONTEXT):.*")
+
+# How long a call may wait for its answer, in seconds: one of the ledger, and all that is small; one
+# that reads the whole catalogue, or waits for a checkpoint; one that reads or writes whole tables,
+# which takes as long as a task may; and what tidies up after a cancellation.
+CALL_S = 60.0
+CATALOGUE_S = 600.0
+TABLES_S = 6 * 3600.0
+TIDY_S = 10.0
+
+# The server ends the session of a client that vanished, with its locks, after a minute; by its
+# kernel's defaults that takes two hours. On a Unix socket they mean nothing.
+# https://www.postgresql.org/docs/current/runtime-config-connection.html
+_KEEPALIVES = {
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
 
 _SQL = Path(__file__).parent / "sql"
 
@@ -128,21 +150,92 @@ def _is_host(text: str) -> bool:
     return match is not None and int(match["port"] or 0) < 2**16
 
 
+class NoAnswer(asyncpg.InterfaceError):
+    """The server was silent for too long, and the connection was given up."""
+
+
+class Conn(_Connection):
+    """A session in which no call waits for ever.
+
+    A call without an answer may have been carried out. Its session cannot be used any more: every
+    later call raises the same NoAnswer.
+    """
+
+    limit_s: float = CALL_S
+    silence: str = ""
+
+
+def _limited(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @wraps(call)
+    async def limited(
+        self: Conn, *args: object, timeout: float | None = None, **more: object
+    ) -> object:
+        if self.silence:
+            raise NoAnswer(self.silence)
+        limit_s = timeout or self.limit_s
+        try:
+            return await call(self, *args, timeout=limit_s, **more)
+        except TimeoutError as error:
+            self.terminate()
+            self.silence = (
+                f"no answer within {limit_s:g} s. Look at the server and at the network; whether "
+                "it was carried out is read from the database by the next try"
+            )
+            raise NoAnswer(self.silence) from error
+        except asyncio.CancelledError:
+            # The driver asks the server to stop, and the next call waits until it has.
+            self.limit_s = min(self.limit_s, TIDY_S)
+            raise
+
+    return limited
+
+
+for _name in (
+    "copy_from_query",
+    "copy_from_table",
+    "copy_to_table",
+    "execute",
+    "executemany",
+    "fetch",
+    "fetchrow",
+    "fetchval",
+):
+    setattr(Conn, _name, _limited(getattr(Conn, _name)))
+
+
+@contextmanager
+def within(conn: Conn, limit_s: float) -> Generator[None]:
+    """Calls of this block have so many seconds each."""
+    before = conn.limit_s
+    conn.limit_s = limit_s
+    try:
+        yield
+    finally:
+        conn.limit_s = before
+
+
 @asynccontextmanager
 async def connect(
-    url: str, *, purpose: str = "airlock", timeout_s: float = 10
+    url: str, *, purpose: str = "airlock", timeout_s: float = 10, limit_s: float = CALL_S
 ) -> AsyncGenerator[Conn]:
     """One direct connection, closed afterwards.
 
     url: ``postgresql://user:password@host:port/database``; a Unix socket as ``?host=/folder``.
     purpose: shown in pg_stat_activity as application_name, "airlock" in front.
+    timeout_s: for connecting. limit_s: for each call without a time of its own.
     Raises Transient when the server cannot be reached, Refused when it says no.
     """
     name = purpose if purpose.startswith("airlock") else f"airlock {purpose}"
     with translated(f"connecting to {without_password(url)}"):
-        conn: Conn = await asyncpg.connect(
-            url, timeout=timeout_s, server_settings={"application_name": name[:63]}
+        conn = await asyncpg.connect(
+            url,
+            timeout=timeout_s,
+            # Of cursors, and of the driver's own calls.
+            command_timeout=limit_s,
+            connection_class=Conn,
+            server_settings={"application_name": name[:63], **_KEEPALIVES},
         )
+    conn.limit_s = limit_s
     try:
         yield conn
     finally:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from airlock import ledger, preview, refresh
+from airlock import ledger, preview, refresh, sessions
 from airlock.errors import Refused
 from airlock.ledger import Deploy, Lease
 from airlock.plan import AppliedMigration
@@ -111,7 +111,7 @@ async def _take(conn: Conn, target: Target, last: Deploy, wanted: DeployRequest 
         done = await ledger.migrations_of(conn, last.id)
         swapped = last.kind == "refresh" and await refresh.is_swapped(target, last)
         found = remedy(last, done, swapped=swapped)
-    lease = await ledger.take_over(conn, last)
+    lease = await sessions.take_over(conn, last)
     taken = Taken(lease=lease, row=last, remedy=found, same=same, continues=continues)
     said = f"{last.holder} was last heard of {last.silent_s:.0f} s ago, {last.state}; "
     await ledger.event(conn, lease, ledger.CUT_OFF, "done", said + found.sentence)

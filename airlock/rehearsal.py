@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -158,10 +159,16 @@ class _Stage:
         async with postgres.connect(self.clone.url) as conn:
             return await read_catalogue(conn)
 
+    def _session(self) -> AbstractAsyncContextManager[Conn]:
+        # What each statement did is read from the whole catalogue.
+        limit_s = postgres.CATALOGUE_S
+        return postgres.connect(self.clone.url, purpose="rehearsal", limit_s=limit_s)
+
     async def _contents(
         self, columns: Mapping[Table, Sequence[str]], *, max_bytes: int
     ) -> Contents:
-        async with postgres.connect(self.clone.superuser_url or self.clone.url) as conn:
+        url = self.clone.superuser_url or self.clone.url
+        async with postgres.connect(url, limit_s=postgres.TABLES_S) as conn:
             return await contents.read_contents(conn, columns, max_bytes=max_bytes)
 
     def _check_restored(self, before: Catalogue) -> None:
@@ -187,7 +194,7 @@ class _Stage:
         self, each: Migration, position: int, before: Catalogue, measured: Measurement
     ) -> tuple[RehearsedMigration, Catalogue]:
         began = time.monotonic()
-        async with postgres.connect(self.clone.url, purpose="rehearsal") as conn:
+        async with self._session() as conn:
             runner = self._runner(conn, measured.execute)
             stored = await _stored(conn)
             try:
@@ -228,7 +235,7 @@ class _Stage:
         """Undo newest first; the seconds of each, in the plan's order."""
         seconds: list[float] = []
         expected = [before, *forward[:-1]]
-        async with postgres.connect(self.clone.url, purpose="rehearsal") as conn:
+        async with self._session() as conn:
             rows = {row.version: row for row in await ledger.migrations_of(conn, self.lease.deploy)}
             for each, should in reversed(list(zip(self.plan.migrations, expected, strict=False))):
                 began = time.monotonic()
@@ -254,8 +261,12 @@ class _Stage:
         name = f"compare-{self.lease.deploy}"
         async with (
             snapshot.restore(self.source, self.target, name=name) as untouched,
-            postgres.connect(untouched.superuser_url or untouched.url) as original,
-            postgres.connect(self.clone.superuser_url or self.clone.url) as conn,
+            postgres.connect(
+                untouched.superuser_url or untouched.url, limit_s=postgres.TABLES_S
+            ) as original,
+            postgres.connect(
+                self.clone.superuser_url or self.clone.url, limit_s=postgres.TABLES_S
+            ) as conn,
         ):
             losses: list[str] = []
             for table in sorted(changed):
@@ -266,7 +277,7 @@ class _Stage:
             return tuple(losses)
 
     async def _again(self, expected: Catalogue) -> None:
-        async with postgres.connect(self.clone.url, purpose="rehearsal") as conn:
+        async with self._session() as conn:
             for position, each in enumerate(self.plan.migrations, 1):
                 try:
                     await self._runner(conn).forward(each, position=position)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from airlock import ledger, postgres
+from airlock import ledger, postgres, sessions
 from airlock.apply import Runner
 from airlock.catalogue import Catalogue, diff
 from airlock.errors import Stranded
@@ -41,12 +41,15 @@ async def reverse_migrations(
 
     rehearsed: tells per migration what its reverse drops.
     expected: the catalogue from before the deploy, which must be there again afterwards.
-    Raises Stranded when it is not; Transient when a lock was not to be had.
+    Raises Stranded when it is not; Transient when a lock was not to be had, or when an earlier
+    runner's session does not end.
     """
     began = time.monotonic()
     drops = {step.label: step.drops for step in rehearsed}
     undone: list[str] = []
-    async with postgres.connect(target.database_url, purpose="rollback") as conn:
+    purpose = sessions.rollback_name(lease)
+    async with postgres.connect(target.database_url, purpose=purpose) as conn:
+        await sessions.end_earlier(conn, lease)
         rows = await ledger.migrations_of(conn, lease.deploy)
         for row in reversed([row for row in rows if row.state != "rolled_back"]):
             runner = Runner(url=target.database_url, conn=conn, lease=lease, budget=target.budget)

@@ -210,7 +210,8 @@ async def mask(lease: Lease) -> MaskedCopy:
         name = f"refresh-{lease.target}-{lease.deploy}"
         async with snapshot.restore(taken, source, name=name) as clone:
             copied, adopted, waiting = await _filled(target, clone, names)
-        async with postgres.connect(databases.url_of(target, names.build)) as build:
+        url = databases.url_of(target, names.build)
+        async with postgres.connect(url, limit_s=postgres.TABLES_S) as build:
             await history.carry(conn, build, lease)
             await history.adopt(build, lease, adopted)
         head = adopted[-1].label if adopted else None
@@ -252,7 +253,7 @@ async def migrate_copy(lease: Lease) -> tuple[str, ...]:
         names, todo = row.replacement, row.planned
         await databases.dress(target, names)
         url = databases.url_of(target, names.build)
-        async with postgres.connect(url, purpose="refresh") as build:
+        async with postgres.connect(url, purpose="refresh", limit_s=postgres.TABLES_S) as build:
             with postgres.translated(f"migrating {names.build}"):
                 before = await read_catalogue(build)
                 await _migrate(build, target, lease, todo, url)
@@ -338,7 +339,9 @@ async def _hand_over(target: Target, lease: Lease, incoming: str, state: State) 
     """
     async with (
         ledger.connection(target) as conn,
-        postgres.connect(databases.url_of(target, incoming), purpose="refresh") as other,
+        postgres.connect(
+            databases.url_of(target, incoming), purpose="refresh", limit_s=postgres.TABLES_S
+        ) as other,
     ):
         await ledger.advance(conn, lease, state)
         with postgres.translated(f"carrying the ledger to {incoming}"):

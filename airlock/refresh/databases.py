@@ -89,7 +89,8 @@ async def server(target: Target) -> AsyncGenerator[Conn]:
     variable = target.refresh.admin_url_env if target.refresh else None
     url = target.variable(variable) if variable else target.database_url
     unhurried = postgres.with_settings(on_database(url, MAINTENANCE), _UNHURRIED)
-    async with postgres.connect(unhurried, purpose="refresh") as conn:
+    # To drop a large database takes its time.
+    async with postgres.connect(unhurried, purpose="refresh", limit_s=postgres.TABLES_S) as conn:
         try:
             yield conn
         # Not OSError: steps run in this block, and a missing program is not the server's.

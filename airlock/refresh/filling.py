@@ -55,8 +55,12 @@ class Filling:
     async def masks(self) -> tuple[TableMask, ...]:
         """A mask for every column. Raises Refused naming the ones without a rule."""
         async with (
-            postgres.connect(self.clone_url, purpose="refresh") as clone,
-            postgres.connect(self.build_url, purpose="refresh") as build,
+            postgres.connect(
+                self.clone_url, purpose="refresh", limit_s=postgres.CATALOGUE_S
+            ) as clone,
+            postgres.connect(
+                self.build_url, purpose="refresh", limit_s=postgres.CATALOGUE_S
+            ) as build,
         ):
             await structure.refuse_lacking(clone, build)
             # Also before the check, which comes when the rows are there.
@@ -118,8 +122,8 @@ class Filling:
     async def _settle(self) -> None:
         """The same schema as the clone's, and statistics."""
         async with (
-            postgres.connect(self.clone_url, purpose="refresh") as clone,
-            postgres.connect(self.build_url, purpose="refresh") as build,
+            postgres.connect(self.clone_url, purpose="refresh", limit_s=postgres.TABLES_S) as clone,
+            postgres.connect(self.build_url, purpose="refresh", limit_s=postgres.TABLES_S) as build,
         ):
             await structure.check_same(clone, build)
             with postgres.translated("analysing the copy"):

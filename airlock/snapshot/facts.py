@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from airlock.errors import Refused
-from airlock.postgres import Conn, connect, query
+from airlock.postgres import CATALOGUE_S, Conn, connect, query
 from airlock.settings import Target
 
 # What a session can see or what a migration's cost depends on. A clone does not read
@@ -93,10 +93,11 @@ async def read(target: Target) -> Facts:
 
     Raises Refused when the two URLs lead to different servers or databases.
     """
-    async with connect(target.database_url, purpose="snapshot") as conn:
+    # The size of a database is the sum of all of its files.
+    async with connect(target.database_url, purpose="snapshot", limit_s=CATALOGUE_S) as conn:
         mine = await _one(conn, "snapshot_facts")
         database = await _one(conn, "snapshot_database")
-    async with connect(target.replication_url, purpose="snapshot") as conn:
+    async with connect(target.replication_url, purpose="snapshot", limit_s=CATALOGUE_S) as conn:
         backup = await _one(conn, "snapshot_facts")
         backup_database = await conn.fetchval("SELECT current_database()::text")
         _refuse_another_server(target, mine, database["name"], backup, backup_database)

@@ -20,6 +20,7 @@ from airlock import server
 from airlock.binaries import SERVER_TOOLS, Binaries
 from airlock.errors import AirlockError, Refused, Transient
 from airlock.postgres import (
+    CATALOGUE_S,
     Conn,
     connect,
     on_database,
@@ -27,6 +28,7 @@ from airlock.postgres import (
     quote_literal,
     translated,
     with_settings,
+    within,
 )
 from airlock.settings import Target
 from airlock.snapshot import files, tool
@@ -248,7 +250,7 @@ async def on_dev_server(
 ) -> AsyncGenerator[Restored]:
     """The snapshot restored into a database of the dev server, dropped afterwards."""
     database = dev_database(target.name, name)
-    async with connect(dev_url, purpose=f"clone {target.name}") as keeper:
+    async with connect(dev_url, purpose=f"clone {target.name}", limit_s=CATALOGUE_S) as keeper:
         await sweep_dev_server(keeper, target.name)
         # While this session lives, nobody takes the database for a dead run's leftover.
         if not await _claim(keeper, database):
@@ -364,7 +366,7 @@ async def _claim(conn: Conn, database: str) -> bool:
 
 
 async def _drop(conn: Conn, database: str) -> None:
-    with translated(f"dropping the clone {database}"):
+    with translated(f"dropping the clone {database}"), within(conn, CATALOGUE_S):
         await conn.execute(f"DROP DATABASE IF EXISTS {quote_ident(database)} WITH (FORCE)")
 
 
@@ -373,7 +375,7 @@ async def _drop_whatever_happens(dev_url: str, keeper: Conn, database: str) -> N
         if not keeper.is_closed():
             await _drop(keeper, database)
             return
-        async with connect(dev_url, purpose="clone sweep") as conn:
+        async with connect(dev_url, purpose="clone sweep", limit_s=CATALOGUE_S) as conn:
             await _drop(conn, database)
 
     try:
@@ -392,7 +394,8 @@ def _as_role(url: str, role: str) -> str:
 
 
 async def _execute(url: str, statements: list[str]) -> None:
-    async with connect(url, purpose="clone") as conn:
+    # CREATE DATABASE waits for a checkpoint.
+    async with connect(url, purpose="clone", limit_s=CATALOGUE_S) as conn:
         for statement in statements:
             with translated(f"making the clone ({statement})"):
                 await conn.execute(statement)

@@ -8,7 +8,7 @@ import logging
 import asyncpg
 import pytest
 
-from airlock import apply, ledger, migration, settings, syntax
+from airlock import apply, ledger, leftovers, migration, settings, syntax
 from airlock.effects import needs_no_transaction
 from airlock.errors import Broken, Refused, Transient
 from airlock.postgres import connect
@@ -393,13 +393,13 @@ async def test_if_not_exists_does_not_accept_an_invalid_index(project: Project, 
 
 
 async def test_without_the_sweep_it_would(project: Project, conn, monkeypatch):
-    async def unswept(*_: object) -> None: ...
+    async def unswept(*_: object, **__: object) -> None: ...
 
     await conn.execute("CREATE TABLE t (id int)")
     await invalid_index(project)
     project.write(1, GUARDED, "DROP INDEX CONCURRENTLY i;")
     lease = await project.begin()
-    monkeypatch.setattr(apply, "_drop_invalid", unswept)
+    monkeypatch.setattr(leftovers, "sweep", unswept)
     await runner(project, conn, lease).forward(project.migrations()[0], position=1)
     assert await states(project, lease) == [(1, "applied", 1)]
     assert await is_valid(conn) is False
