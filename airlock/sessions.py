@@ -33,7 +33,7 @@ def rollback_name(lease: Lease) -> str:
 
 
 async def take_over(conn: Conn, row: Deploy) -> Lease:
-    """A new lease on a deploy; its earlier runner can write nothing more, and nothing of it goes on.
+    """A new lease on a deploy. Its earlier runner can write no more, and nothing of it goes on.
 
     Raises Transient when a session of that runner does not end.
     """

@@ -13,6 +13,7 @@ import pytest
 
 from airlock import server
 from airlock.ledger import Deploy
+from flows import watch
 from flows.runtime import Runtime, client, prefect_runtime
 from tests.acceptance.test_deploys import assert_as_before
 from tests.acceptance.test_recover import DROP, HANGS, sleeping, until
@@ -72,42 +73,48 @@ def process_of(row: Deploy) -> psutil.Process:
     return psutil.Process(int(row.holder.split(":")[1]))
 
 
-async def test_a_run_that_is_cancelled_in_the_ui_takes_production_back(served):
+async def test_cancelled_started_again_and_killed_it_is_taken_back_each_time(served):
     stage, _, http = served
     before = await stage.world()
     run = await started(http, "deploy/prod", release="v2")
     await sleeping(stage)
-    cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-    (await http.post(f"/flow_runs/{run}/set_state", json=cancelling)).raise_for_status()
+    await set_state(http, run, "CANCELLING", "Cancelling")
     state = await ended(http, run)
-    print(state)
-    last = await until(stage, lambda row: row.state == "rolled_back")
-    print(last.failure)
+    assert (state["type"], state["name"]) == ("CANCELLED", "RolledBack")
+    assert "The run was asked to end (SIGTERM)." in state["message"]
+    assert (await stage.last()).state == "rolled_back"
     await assert_as_before(stage, before)
-    # again
-    await asyncio.sleep(3)
-    print(await state_of(http, run))
-    runs = (await http.post("/flow_runs/filter", json={})).json()
-    for r in runs:
-        print(r["name"], r["state"]["name"], r["state"]["message"], r["start_time"], r["end_time"])
-    dep = (await http.get("/deployments/name/recover/all")).json()
-    print(dep["schedules"])
+    first = await stage.last()
 
-
-async def test_a_killed_run_is_taken_back_without_anybody(served):
-    stage, runtime, http = served
-    before = await stage.world()
-    run = await started(http, "deploy/prod", release="v2")
+    # Retry: nothing is open, so it is a deploy of its own.
+    await set_state(http, run, "SCHEDULED", "AwaitingRetry")
     await sleeping(stage)
     process_of(await stage.last()).kill()
-    state = await ended(http, run)
-    print(state)
-    last = await until(stage, lambda row: row.state == "rolled_back")
-    print(last.failure)
+    last = await until(stage, lambda row: row.id > first.id and row.state == "rolled_back")
+    assert last.failure is not None
+    assert "1 of its 2 migrations are there as a whole, so it goes back" in last.failure
+    assert (await ended(http, run))["type"] == "CRASHED"
     await assert_as_before(stage, before)
-    await asyncio.sleep(5)
-    runs = (await http.post("/flow_runs/filter", json={})).json()
-    for r in runs:
-        print(r["name"], r["state"]["name"], r["state"]["message"], r["start_time"], r["end_time"])
-    dep = (await http.get("/deployments/name/recover/all")).json()
-    print(dep["schedules"])
+
+    # Nobody asked for it, and nothing is open any more.
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            if "Recovered" in await names_of(http, "recover"):
+                break
+            await asyncio.sleep(0.2)
+    found = (await http.get(f"/deployments/name/{watch.DEPLOYMENT}")).raise_for_status().json()
+    assert [each["active"] for each in found["schedules"]] == [False]
+
+
+async def set_state(http: httpx.AsyncClient, run: str, kind: str, name: str) -> None:
+    """As the buttons of the UI do."""
+    wanted = {"state": {"type": kind, "name": name}}
+    answer = await http.post(f"/flow_runs/{run}/set_state", json=wanted)
+    assert answer.raise_for_status().json()["status"] == "ACCEPT", answer.text
+
+
+async def names_of(http: httpx.AsyncClient, flow: str) -> set[str]:
+    """What the states of a flow's runs are called."""
+    wanted = {"flows": {"name": {"any_": [flow]}}}
+    found = (await http.post("/flow_runs/filter", json=wanted)).raise_for_status().json()
+    return {each["state"]["name"] for each in found}

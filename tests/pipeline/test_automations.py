@@ -6,6 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -102,6 +103,50 @@ async def test_dead_runs_are_looked_after_as_soon_as_recover_is_published(http):
         assert action["deployment_id"] == made.raise_for_status().json()["id"]
     finally:
         await http.delete(f"/deployments/{made.json()['id']}")
+
+
+async def test_a_run_without_a_sign_of_life_has_crashed_and_one_that_ended_has_not(
+    http, monkeypatch
+):
+    monkeypatch.setattr(automations, "SILENT_S", 10)  # Prefect's shortest
+    await automations.apply(http)
+    flow_id = (await http.post("/flows/", json={"name": "deploy"})).json()["id"]
+    begun = {"flow_id": flow_id, "state": {"type": "RUNNING"}}
+    silent, over = [
+        (await http.post("/flow_runs/", json=begun)).raise_for_status().json()["id"]
+        for _ in range(2)
+    ]
+    for run in (silent, over):
+        await emit_of_run(http, run, flow_id, "heartbeat")
+    await emit_of_run(http, over, flow_id, "Deployed")
+    async with asyncio.timeout(2 * WAIT_S):
+        while True:
+            if await kind_of(http, silent) == "CRASHED":
+                break
+            await asyncio.sleep(0.2)
+    assert await kind_of(http, over) == "RUNNING"
+
+
+async def emit_of_run(http: httpx.AsyncClient, run: str, flow_id: str, what: str) -> None:
+    """As Prefect's engine does while a flow runs."""
+    event = {
+        "id": str(uuid.uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": f"prefect.flow-run.{what}",
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
+        "related": [
+            {
+                "prefect.resource.id": f"prefect.flow.{flow_id}",
+                "prefect.resource.role": "flow",
+                "prefect.resource.name": "deploy",
+            }
+        ],
+    }
+    (await http.post("/events", json=[event])).raise_for_status()
+
+
+async def kind_of(http: httpx.AsyncClient, run: str) -> str:
+    return (await http.get(f"/flow_runs/{run}")).raise_for_status().json()["state"]["type"]
 
 
 async def test_a_block_switches_them_on_and_a_person_off(http):
