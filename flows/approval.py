@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -61,17 +61,18 @@ async def approve(lease: Lease, door: AsyncExitStack) -> Approval:
     question = await show_rehearsal(lease)
     await door.aclose()
     await send_alert(lease.target, return_state=True)
-    decided = await _decided(lease, question)
+    key = f"{lease.deploy}-{asked.asked_at.isoformat()}-{flow_run.run_count}"
+    decided = await _decided(lease, question, key=key)
     if not decided.is_refusal:
         target = settings.target(lease.target)
         await door.enter_async_context(lock.hold(target, wait_s=LOCK_WAIT_S))
     return decided
 
 
-async def _decided(lease: Lease, question: str) -> Approval:
+async def _decided(lease: Lease, question: str, *, key: str) -> Approval:
     timeout_s = settings.target(lease.target).approval.timeout_s
     _say_how(lease, timeout_s)
-    waiting = asyncio.create_task(_paused(question, timeout_s))
+    waiting = asyncio.create_task(_paused(question, timeout_s, key))
     watching = asyncio.create_task(_until_taken_over(lease))
     try:
         await asyncio.wait({waiting, watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -101,16 +102,42 @@ def _say_how(lease: Lease, timeout_s: float) -> None:
     )
 
 
-async def _paused(question: str, timeout_s: float) -> Decision | None:
-    """The form as it was filled in; None when time was up."""
+async def _paused(question: str, timeout_s: float, key: str) -> Decision | None:
+    """The form as it was filled in; None when time was up.
+
+    key: names this very question. Prefect counts the pauses of a run otherwise, and would answer
+        the first one of a run that was started again with what was said in the run before.
+    """
     form: Any = Decision.with_initial_data(description=question)
     try:
         async with asyncio.timeout(timeout_s):
-            return await pause_flow_run(
-                wait_for_input=form, timeout=timeout_s + SLACK_S, poll_interval=POLL_S
-            )
+            while True:
+                try:
+                    return await pause_flow_run(
+                        wait_for_input=form,
+                        timeout=timeout_s + SLACK_S,
+                        poll_interval=POLL_S,
+                        key=key,
+                    )
+                except httpx.HTTPError as away:
+                    await _until_resumed(away)
     except TimeoutError:
         return None
+
+
+async def _until_resumed(away: Exception) -> None:
+    """Wait while the server is away, and from then on for the answer.
+
+    The question stands there; asked again under its key, Prefect hands over what was answered.
+    """
+    get_run_logger().warning("Waiting for the decision, and for the Prefect server: %s", away)
+    while True:
+        await asyncio.sleep(POLL_S)
+        with suppress(httpx.HTTPError):
+            async with get_client() as client:
+                state = (await client.read_flow_run(UUID(str(flow_run.id)))).state
+            if state is None or not state.is_paused():
+                return
 
 
 async def _until_taken_over(lease: Lease) -> None:
