@@ -137,6 +137,7 @@ async def rehearse(lease: Lease) -> Rehearsal:
     async with ledger.journal(target, lease, "rehearse") as conn:
         row = await ledger.deploy(conn, lease.deploy)
         source = record.load(Snapshot, _needed(row.snapshot, "snapshot"))
+        await snapshot.check_origin(source, target, head=row.planned.head)
         rehearsed, expected = await rehearsal.rehearse(target, lease, row.planned, source)
         fingerprint = await ledger.save_catalogue(conn, expected)
         await ledger.advance(
