@@ -51,9 +51,6 @@ _HALFWAY = (
     "42809",
 )
 
-# Between two statements a runner does next to nothing, also where each is measured.
-_IDLE_S = 60.0
-
 # The ledger's row is ours to write, whatever role the file chose for itself.
 _OUR_ROLE = "RESET SESSION AUTHORIZATION; RESET ROLE"
 
@@ -240,7 +237,6 @@ class Runner:
             self._limits = postgres.query("transaction_limits").format(
                 lock_ms=lock_ms,
                 statement_ms=round(self.budget.statement_timeout_s * 1000),
-                idle_ms=round(_IDLE_S * 1000),
             )
             # An autovacuum worker gives way after deadlock_timeout: a lock_timeout below it never
             # gets past one.

@@ -161,6 +161,7 @@ async def rehearse(lease: Lease) -> Rehearsal:
         if row.state not in ("planned", "snapshotted"):
             return _rehearsed(row, row.planned)
         source = record.load(Snapshot, _needed(row.snapshot, "snapshot"))
+        await snapshot.check_origin(source, target, head=row.planned.head)
         rehearsed, expected = await rehearsal.rehearse(target, lease, row.planned, source)
         fingerprint = await ledger.save_catalogue(conn, expected)
         await ledger.advance(

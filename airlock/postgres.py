@@ -41,14 +41,17 @@ CATALOGUE_S = 600.0
 TABLES_S = 6 * 3600.0
 TIDY_S = 10.0
 
-# The server ends the session of a client that vanished, with its locks, after a minute; by its
-# kernel's defaults that takes two hours. On a Unix socket they mean nothing.
+# What the server does about a client that vanished or stopped, so that its locks go in a minute; by
+# the kernel's defaults that takes two hours. On a Unix socket the first four mean nothing. Between
+# two statements of a transaction a runner does next to nothing, also where each is measured.
 # https://www.postgresql.org/docs/current/runtime-config-connection.html
-_KEEPALIVES = {
+_IDLE = "idle_in_transaction_session_timeout"
+WHEN_GONE = {
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "60000",
+    _IDLE: "60000",
 }
 
 _SQL = Path(__file__).parent / "sql"
@@ -161,7 +164,7 @@ class Conn(_Connection):
     later call raises the same NoAnswer.
     """
 
-    limit_s: float = CALL_S
+    limit_s = CALL_S
     silence: str = ""
 
 
@@ -216,16 +219,21 @@ def within(conn: Conn, limit_s: float) -> Generator[None]:
 
 @asynccontextmanager
 async def connect(
-    url: str, *, purpose: str = "airlock", timeout_s: float = 10, limit_s: float = CALL_S
+    url: str, *, purpose: str = "airlock", timeout_s: float = 10, limit_s: float | None = None
 ) -> AsyncGenerator[Conn]:
     """One direct connection, closed afterwards.
 
     url: ``postgresql://user:password@host:port/database``; a Unix socket as ``?host=/folder``.
     purpose: shown in pg_stat_activity as application_name, "airlock" in front.
-    timeout_s: for connecting. limit_s: for each call without a time of its own.
+    timeout_s: for connecting. limit_s: for each call without a time of its own; CALL_S by default.
     Raises Transient when the server cannot be reached, Refused when it says no.
     """
     name = purpose if purpose.startswith("airlock") else f"airlock {purpose}"
+    limit_s = CALL_S if limit_s is None else limit_s
+    server_settings = {"application_name": name[:63], **WHEN_GONE}
+    if _IDLE in url:
+        # What an address says is meant: with_settings.
+        del server_settings[_IDLE]
     with translated(f"connecting to {without_password(url)}"):
         conn = await asyncpg.connect(
             url,
@@ -233,7 +241,7 @@ async def connect(
             # Of cursors, and of the driver's own calls.
             command_timeout=limit_s,
             connection_class=Conn,
-            server_settings={"application_name": name[:63], **_KEEPALIVES},
+            server_settings=server_settings,
         )
     conn.limit_s = limit_s
     try:

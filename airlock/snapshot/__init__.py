@@ -20,7 +20,7 @@ from pathlib import Path
 from airlock import binaries
 from airlock.binaries import Binaries
 from airlock.errors import Refused
-from airlock.postgres import connect
+from airlock.postgres import connect, translated
 from airlock.settings import Target
 from airlock.snapshot import facts as snapshot_facts
 from airlock.snapshot import files, logical, manifest, physical, tool
@@ -31,6 +31,7 @@ __all__ = [
     "Choice",
     "Clone",
     "Snapshot",
+    "check_origin",
     "check_restorable",
     "list_snapshots",
     "restore",
@@ -91,10 +92,10 @@ async def take(
     began = time.monotonic()
     facts = await snapshot_facts.read(target)
     choice = await _check(target, facts)
-    sweep(target)
     name = manifest.new_id()
     folder = target.snapshots_dir / f"{_TMP}{name}"
-    with files.owned(folder):
+    with files.worded(f"taking a snapshot of {target.name}"), files.owned(folder):
+        sweep(target)
         try:
             folder.mkdir(mode=0o700)
             written = await _write(target, facts, choice, folder, head, began, deadline_s)
@@ -165,7 +166,34 @@ async def verify(snapshot: Snapshot, *, workers: int = 2) -> None:
         files.check(snapshot.path, entries, workers, stop)
         return stamps
 
-    _hashed[snapshot.sha256] = await files.in_thread(check)
+    with files.worded(f"checking the snapshot {snapshot.id}"):
+        _hashed[snapshot.sha256] = await files.in_thread(check)
+
+
+async def check_origin(snapshot: Snapshot, target: Target, *, head: str | None) -> None:
+    """Raises Refused unless the snapshot is of the target's database as a plan found it.
+
+    head: the newest migration that the plan found applied.
+    """
+    async with connect(target.database_url, purpose="snapshot") as conn:
+        with translated(f"looking which server {target.name} is on"):
+            here = await conn.fetchrow(
+                "SELECT system_identifier::text AS system, current_database()::text AS database"
+                " FROM pg_catalog.pg_control_system()"
+            )
+    assert here is not None  # noqa: S101 - for the type checker; the function has one row
+    for what, found, expected in (
+        ("target", snapshot.target, target.name),
+        ("system identifier", snapshot.system_identifier, here["system"]),
+        ("database", snapshot.database, here["database"]),
+        ("newest migration", snapshot.migration_head or "none", head or "none"),
+    ):
+        if found != expected:
+            raise Refused(
+                f"Snapshot {snapshot.id} is not of what would be deployed to: its {what} is "
+                f"{found}, expected {expected}. Nothing was changed. Check "
+                f"{target.database_url_env}, then start again: airlock deploy {target.name}"
+            )
 
 
 @asynccontextmanager
@@ -175,6 +203,19 @@ async def restore(snapshot: Snapshot, target: Target, *, name: str) -> AsyncGene
     name: unique among the target's living clones; letters, digits, "-" and "_".
     Raises Refused when the snapshot is damaged or cannot be restored here.
     """
+    given = False
+    try:
+        async with _clone(snapshot, target, name) as clone:
+            given = True
+            yield clone
+    except OSError as error:
+        if given:
+            raise  # what the block met is no matter of ours
+        raise files.in_words(error, f"restoring the snapshot {snapshot.id}") from error
+
+
+@asynccontextmanager
+async def _clone(snapshot: Snapshot, target: Target, name: str) -> AsyncGenerator[Clone]:
     began = time.monotonic()
     sweep(target)
     with ExitStack() as stack:
@@ -400,8 +441,9 @@ def _refuse_full_disk(target: Target, facts: Facts, provider: ProviderName) -> N
         clone = 1.2 if target.clone.dev_url_env is None else 0
         needed = int(facts.database_bytes * (0.6 + clone))
     needed += _SPARE_BYTES
-    target.snapshots_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    free = shutil.disk_usage(target.snapshots_dir).free
+    with files.worded(f"looking at {target.snapshots_dir}"):
+        target.snapshots_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        free = shutil.disk_usage(target.snapshots_dir).free
     if free < needed:
         raise Refused(
             f"{target.snapshots_dir} has {free / 2**30:.1f} GB free; the snapshot and its clone "

@@ -7,6 +7,7 @@ ever read whole.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import hashlib
 import os
@@ -18,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from airlock.errors import Refused, Transient
+from airlock.errors import AirlockError, Refused, Transient
 from airlock.server import release_overlay
 from airlock.snapshot.manifest import DATA, FileEntry
 
@@ -28,6 +29,36 @@ B = TypeVar("B")
 CHUNK_BYTES = 1 << 20
 # They wait, and do not work: file systems bring files asked for together to the disk together.
 _SYNC_WORKERS = 16
+
+
+# What does not pass by itself: whose folder it is, and what stands in its place.
+_LASTING = (
+    errno.EACCES,
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
+
+
+def in_words(error: OSError, doing: str) -> AirlockError:
+    """The error of ours that says what to do about one of the file system's."""
+    where = f" ({error.filename})" if error.filename else ""
+    said = f"{doing}: {error.strerror or error}{where}. Nothing of it was kept, production was not "
+    if error.errno in _LASTING:
+        return Refused(f"{said}touched. Let this user write there, or move state_dir.")
+    return Transient(f"{said}touched. Free some space, look at the disk, then do it again.")
+
+
+@contextmanager
+def worded(doing: str) -> Generator[None]:
+    """Errors of the file system leave this block as ours."""
+    try:
+        yield
+    except OSError as error:
+        raise in_words(error, doing) from error
 
 
 class _StoppedError(Exception):
@@ -270,7 +301,11 @@ def sweep(parent: Path, pattern: str, remove: Callable[[Path], None]) -> tuple[s
 @contextmanager
 def shared(path: Path) -> Generator[None]:
     """While the block runs, nobody gets the file exclusively: a snapshot in use stays."""
-    with path.open("rb") as file:
+    try:
+        file = path.open("rb")
+    except FileNotFoundError as error:
+        raise Refused(f"{path} is not there any more. Take a new snapshot.") from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_SH)
         if not path.exists():
             raise Transient(f"{path} was removed at this moment. Choose another snapshot.")

@@ -166,6 +166,28 @@ async def test_a_schema_that_changed_after_the_plan_is_refused(project: Project)
         await steps.rehearse(lease)
 
 
+@pytest.mark.parametrize(
+    ("field", "word"),
+    [
+        ("system_identifier", "system identifier"),
+        ("database", "database"),
+        ("target", "target"),
+        ("migration_head", "newest migration"),
+    ],
+)
+async def test_a_snapshot_of_something_else_is_not_rehearsed(
+    project: Project, field: str, word: str
+):
+    project.write(1, "CREATE TABLE a (id int);", "DROP TABLE a;")
+    lease = await project.begin()
+    await steps.take_snapshot(lease)
+    await project.execute(
+        f"UPDATE airlock.deploy SET snapshot = jsonb_set(snapshot, '{{{field}}}', '\"other\"')"
+    )
+    with pytest.raises(Refused, match=f"its {word} is other, expected .*airlock deploy prod"):
+        await steps.rehearse(lease)
+
+
 async def test_the_rehearsal_of_a_runner_that_was_taken_over_is_not_recorded(project: Project):
     project.write(1, "CREATE TABLE a (id int);", "DROP TABLE a;")
     lease = await steps.open_deploy(DeployRequest(target="prod"))

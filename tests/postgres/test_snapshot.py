@@ -351,6 +351,124 @@ async def test_a_damaged_snapshot_is_neither_verified_nor_restored(
     await snapshot.verify(taken)
 
 
+@pytest.mark.parametrize("how", ["truncated", "missing", "flipped", "edited"])
+async def test_a_snapshot_damaged_since_it_was_taken_by_this_process_is_not_restored(
+    make_target: Callable[..., Target], how: str
+) -> None:
+    target = make_target("logical")
+    taken = await snapshot.take(target, head=None)
+    times = {path: path.stat() for path in taken.path.rglob("*") if path.is_file()}
+    named = tampered(taken, how)
+    for path, stat in times.items():
+        if path.exists():
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(Refused, match=named):
+        async with snapshot.restore(taken, target, name="r"):
+            pass
+    assert names_in(target.clones_dir) == []
+
+
+@pytest.mark.parametrize("where", ["snapshots", "clones"])
+async def test_a_folder_that_cannot_be_written_is_refused_in_words(
+    make_target: Callable[..., Target], where: str
+) -> None:
+    target = make_target("logical")
+    # Also root cannot make a folder below a file.
+    blocked = target.state_dir if where == "snapshots" else target.clones_dir
+    if where == "clones":
+        taken = await snapshot.take(target, head=None)
+    blocked.write_text("in the way")
+
+    async def work() -> None:
+        if where == "snapshots":
+            await snapshot.take(target, head=None)
+        else:
+            async with snapshot.restore(taken, target, name="r"):
+                pass
+
+    with pytest.raises(Refused, match=r"(File exists|Not a directory).*Let this user write there"):
+        await work()
+    assert blocked.read_text() == "in the way"
+
+
+async def test_what_the_block_of_a_clone_meets_is_not_called_the_snapshots(
+    make_target: Callable[..., Target],
+) -> None:
+    target = make_target("logical")
+    taken = await snapshot.take(target, head=None)
+    with pytest.raises(FileNotFoundError):
+        async with snapshot.restore(taken, target, name="r"):
+            Path("/nowhere").read_text()
+    assert names_in(target.clones_dir) == []
+
+
+async def test_a_snapshot_that_is_gone_is_refused_in_words(
+    make_target: Callable[..., Target],
+) -> None:
+    target = make_target("logical")
+    taken = await snapshot.take(target, head=None)
+    shutil.rmtree(taken.path)
+    with pytest.raises(Refused, match=r"manifest.json is not there any more"):
+        async with snapshot.restore(taken, target, name="r"):
+            pass
+
+
+ON_A_FULL_DISK = """
+import asyncio, shutil, sys
+from pathlib import Path
+from airlock import snapshot
+from airlock.errors import Transient
+from airlock.settings import SnapshotPolicy, Target
+root = Path(sys.argv[1])
+usage = shutil.disk_usage("/")
+shutil.disk_usage = lambda _: usage._replace(free=1 << 40)
+target = Target(name="prod", root=root, state_dir=root / ".airlock", migrations_dir=root,
+    database_url_env="TEST_URL", snapshot=SnapshotPolicy(provider="logical"))
+try:
+    asyncio.run(snapshot.take(target, head=None))
+except Transient as error:
+    print(error)
+print(sorted(path.name for path in target.snapshots_dir.iterdir()))
+"""
+# What uses the disk up: the dump itself, or somebody else before our manifest.
+FILLS = {
+    "the dump": None,
+    "the manifest": (
+        "import os, sys; goal = sys.argv[-1].partition('=')[2]; os.mkdir(goal)\n"
+        "with open(goal + '/toc.dat', 'wb', 0) as file:\n"
+        "    try:\n"
+        "        while file.write(b'x' * 4096): pass\n"
+        "    except OSError: pass"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FILLS)
+async def test_a_disk_that_is_full_by_then_is_said_in_words_and_nothing_is_left(
+    make_target: Callable[..., Target], stand_in: Callable[[str], None], tmp_path: Path, what: str
+) -> None:
+    make_target("logical", may_replicate=False)
+    if (code := FILLS[what]) is not None:
+        stand_in(code)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    # A file system of our own, where the kernel lets us make one.
+    own = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    size = "24k" if code is None else "400k"
+    mount = f"mount -t tmpfs -o size={size} none {disk} || exit 77"
+    run = f'{mount}; exec {sys.executable} -c "$0" {disk}'
+    process = await asyncio.create_subprocess_exec(
+        *own, run, ON_A_FULL_DISK, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    said, complaint = await process.communicate()
+    if not said and b"Traceback" not in complaint:
+        pytest.skip(f"no file system of our own here: {complaint.decode()}")
+    *words, left = said.decode().splitlines() or [""]
+    assert "No space left on device" in " ".join(words), complaint
+    assert left == "[]"
+
+
 async def test_a_replaced_snapshot_is_refused(make_target: Callable[..., Target]) -> None:
     target = make_target("logical")
     taken = await snapshot.take(target, head=None)
