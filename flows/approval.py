@@ -61,7 +61,9 @@ async def approve(lease: Lease, door: AsyncExitStack) -> Approval:
     question = await show_rehearsal(lease)
     await door.aclose()
     await send_alert(lease.target, return_state=True)
-    key = f"{lease.deploy}-{asked.asked_at.isoformat()}-{flow_run.run_count}"
+    # Letters, digits and dashes are admitted.
+    asked_at = round(asked.asked_at.timestamp() * 1e6)
+    key = f"{lease.deploy}-{asked_at}-{flow_run.run_count}"
     decided = await _decided(lease, question, key=key)
     if not decided.is_refusal:
         target = settings.target(lease.target)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import httpx
 import pytest
+from prefect import get_client
+from prefect.flow_engine import run_flow_async
 
 from airlock import deploy as steps
 from airlock import ledger, lock, record, settings
@@ -36,6 +39,7 @@ CREATE INDEX deals_name ON deals (name);
 -- ROLLBACK NOTES
 -- DROP INDEX deals_name;
 """
+MORE = INDEX.replace("deals_name", "deals_name_again")
 COMMENT = """-- Purpose: a comment keeps nobody waiting
 COMMENT ON COLUMN deals.name IS 'as filed';
 -- ROLLBACK NOTES
@@ -124,6 +128,49 @@ async def production(database, prefect_server: Runtime, tmp_path, monkeypatch):
         made = Production(superuser_url=database.superuser_url, http=http, root=root)
         made.waits_at_most(60)
         yield made
+
+
+@dataclass(slots=True, kw_only=True)
+class Gateway:
+    """A way to the Prefect server that can be shut."""
+
+    upstream: httpx.URL
+    api_url: str = ""
+    is_shut: bool = False
+    ways: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.is_shut:
+            writer.transport.abort()
+            return
+        there, back = await asyncio.open_connection(self.upstream.host, self.upstream.port)
+        both = {writer, back}
+        self.ways |= both
+        await asyncio.gather(_pump(reader, back), _pump(there, writer))
+        self.ways -= both
+
+    async def shut(self, seconds: float) -> None:
+        self.is_shut = True
+        for way in self.ways:
+            way.transport.abort()
+        await asyncio.sleep(seconds)
+        self.is_shut = False
+
+
+async def _pump(source: asyncio.StreamReader, drain: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while chunk := await source.read(2**16):
+            drain.write(chunk)
+            await drain.drain()
+    drain.transport.abort()
+
+
+@asynccontextmanager
+async def gateway(server: Runtime):
+    found = Gateway(upstream=httpx.URL(server.api_url))
+    async with await asyncio.start_server(found.carry, "127.0.0.1", 0) as listening:
+        found.api_url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/api"
+        yield found
 
 
 @asynccontextmanager
@@ -285,6 +332,46 @@ async def waiting(production, run: str) -> None:
     await steps.take_snapshot(lease)
     await steps.rehearse(lease)
     await steps.ask(lease)
+
+
+async def test_a_prefect_server_that_is_away_for_a_while_ends_no_waiting(
+    production, prefect_server
+):
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    async with gateway(prefect_server) as gate:
+        there = replace(prefect_server, api_url=gate.api_url)
+        with there.as_current(), temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            async with deploying() as running:
+                await production.asked()
+                await gate.shut(1)
+                assert not running.done()
+                await production.answer(decision="approve", name="Grace", reason="back again")
+                state = await running
+    assert state.name == "Deployed", state.message
+    assert (await production.approval()).reason == "back again"
+
+
+async def test_a_run_that_is_started_again_asks_again(production):
+    """Prefect would answer it with what was said in the run before."""
+    from flows.deploy import deploy
+
+    flow_id = (await production.http.post("/flows/", json={"name": "deploy"})).json()["id"]
+    given = {"target": "prod", "requester": "Ada"}
+    made = {"flow_id": flow_id, "parameters": given, "state": {"type": "PENDING"}}
+    run = (await production.http.post("/flow_runs/", json=made)).raise_for_status().json()["id"]
+    for decision, ends in (("approve", "Deployed"), ("reject", "Rejected")):
+        async with get_client() as prefect:
+            found = await prefect.read_flow_run(UUID(run))
+        running = asyncio.create_task(
+            run_flow_async(deploy, flow_run=found, parameters=given, return_type="state")
+        )
+        await production.asked()
+        await production.answer(decision=decision, name="Grace")
+        assert (await running).name == ends
+        (production.root / "migrations" / "002_more.sql").write_text(MORE, encoding="utf-8")
+        again = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}}
+        await production.http.post(f"/flow_runs/{run}/set_state", json=again)
 
 
 async def test_an_answer_to_a_run_of_another_server_is_refused_in_words(production):
