@@ -104,10 +104,12 @@ async def test_what_got_no_answer_is_neither_forgotten_nor_done_twice(
 
         catalogue = await project.catalogue()
         reach(project, proxy, monkeypatch)
-        await struck(forwards, FORWARDS)
+        # Whoever waits in vain takes his second each time.
+        some = slice(1, None, 3) if fault == "stall" else slice(None)
+        await struck(forwards, FORWARDS[some])
         assert await project.fetch("SELECT id FROM one ORDER BY id") == [(1,), (2,)]
         assert await project.fetch("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == [(0,)]
-        await struck(backwards, BACKWARDS)
+        await struck(backwards, BACKWARDS[some])
     assert (await project.catalogue()).fingerprint == before
     assert [detail for (detail,) in await project.fetch(journal)] == [
         *(f"00{n}_step applied" for n in (1, 2, 3)),
