@@ -31,6 +31,9 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 TRACKER = CHECKOUT / "examples" / "ma_tracker"
 sys.path.insert(0, str(TRACKER))
 
+# A migration: forward and reverse.
+ADD_COLUMN = ("ALTER TABLE deals ADD COLUMN score integer;", "ALTER TABLE deals DROP COLUMN score;")
+
 HEALTH = "    try:\n        version = await store(request).schema_version()\n"
 BOOT = 'database_url = os.environ.get("DATABASE_URL")\n'
 
@@ -207,8 +210,11 @@ def git(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture(scope="session")
 def service_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_repository(tmp_path_factory.mktemp("repository") / "service")
+
+
+def make_repository(folder: Path) -> Path:
     """The reference service's repository, one tag for each release."""
-    folder = tmp_path_factory.mktemp("repository") / "service"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(TRACKER / "python-service", folder, ignore=ignored)
     git(folder, "init", "--quiet", "--initial-branch=main")
@@ -239,11 +245,17 @@ def free_port() -> int:
 async def base_009(
     pg: server.Server, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[str]:
+    name = f"base_009_{os.getpid()}"
+    await make_base(pg, name, tmp_path_factory.mktemp("base") / "project")
+    yield name
+    async with connect(pg.url()) as superuser:
+        await superuser.execute(f"DROP DATABASE {quote_ident(name)} WITH (FORCE)")
+
+
+async def make_base(pg: server.Server, name: str, root: Path) -> None:
     """A database that Airlock itself brought to 009, with rows; the template of the others."""
     import load_data
 
-    name = f"base_009_{os.getpid()}"
-    root = tmp_path_factory.mktemp("base") / "project"
     project(root, port=1, service_table=False)
     async with connect(pg.url()) as superuser:
         await superuser.execute(f"CREATE DATABASE {quote_ident(name)} OWNER owner")
@@ -266,9 +278,6 @@ async def base_009(
             await step(lease)
     async with connect(pg.url(name, "owner")) as conn:
         await load_data.load(conn, deals=300)
-    yield name
-    async with connect(pg.url()) as superuser:
-        await superuser.execute(f"DROP DATABASE {quote_ident(name)} WITH (FORCE)")
 
 
 @asynccontextmanager

@@ -1,0 +1,237 @@
+"""One case from its curtain to the oracle: a stage of its own, clients that write, a deploy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airlock import ledger, outbox, server, settings
+from tests.faults import oracle
+from tests.faults.injector import SWITCH, Fault, Kind
+from tests.faults.oracle import Expected, State, Verdict
+from tests.faults.zygote import CHECKOUT, Child, Zygote
+from tests.stage import ADD_COLUMN, Stage, receiving, standing
+
+# One deploy with everything that happens to it, and the recovery from that.
+DEADLINE_S = 150.0
+# A second recovery may find what the first left; more than three is no convergence.
+RECOVERIES = 3
+RELEASES = {"forwards": "v2", "rollback": "unhealthy"}
+# What the processes of a case must know, as the stage set it.
+_HANDED_ON = (
+    settings.CONFIG_VARIABLE,
+    *("PROD_DATABASE_URL", "PROD_REPLICATION_URL", "PROD_SLACK_URL"),
+    *("DATABASE_URL", "TAKEN_PORT", "PATH"),
+)
+Play = Callable[["Theatre"], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """What all cases of one lane stand on."""
+
+    pg: server.Server
+    base: str
+    repository: Path
+    zygote: Zygote
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One row of the matrix: what happens, where, and the play that makes it happen."""
+
+    name: str
+    fault: str
+    where: str
+    play: Play
+
+
+@dataclass(slots=True, kw_only=True)
+class Result:
+    """How a case went."""
+
+    name: str
+    end: str
+    violations: list[str]
+    seconds: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Theatre:
+    """The stage of one case, and what a play may do on it."""
+
+    house: House
+    stage: Stage
+    folder: Path
+    seed: int
+    faults: int = 0
+    statuses: list[int] = field(default_factory=list)
+
+    async def start(self, flow: str, fault: Fault | None = None, **parameters: Any) -> Child:
+        """Begin a flow as the command line does, in a process of its own."""
+        environment = {name: os.environ[name] for name in _HANDED_ON}
+        environment |= {SWITCH: "1", "TMPDIR": str(self.folder / "tmp")}
+        return await self.house.zygote.run(
+            flow,
+            {"target": "prod", **parameters},
+            environment=environment,
+            directory=self.folder,
+            log=self.folder / "flow.log",
+            fault=fault,
+        )
+
+    def fault(self, kind: Kind, point: str = "") -> Fault:
+        self.faults += 1
+        folder = self.folder / f"fault-{self.faults}"
+        folder.mkdir()
+        return Fault(kind=kind, folder=str(folder), point=point)
+
+    async def deploy(self, release: str = "v2", fault: Fault | None = None) -> int:
+        """Deploy, and wait for its end. A fault that did not happen is a failure of the case."""
+        child = await self.start("deploy", fault, release=release, requester="the faults")
+        status = await child.wait()
+        self.statuses.append(status)
+        if fault and fault.point and not (Path(fault.folder) / "struck").exists():
+            raise NotStruck(f"no fault: the deploy never came to {fault.point!r}")
+        return status
+
+    async def recover(self) -> bool:
+        """Whether nothing is open after one recovery."""
+        child = await self.start("recover")
+        return await child.wait() == 0
+
+    async def recover_for_now(self) -> bool:
+        """A person's rollback, until there is a recovery."""
+        async with ledger.connection(self.stage.target) as conn:
+            rows = await ledger.recent(conn)
+        if not rows or not rows[0].is_open:
+            return True
+        child = await self.start("rollback", reason="no recovery yet")
+        return await child.wait() == 0
+
+
+class NotStruck(Exception):
+    """The case says nothing, since its fault never happened."""
+
+
+async def perform(house: House, case: Case, *, number: int, seed: int, expected: Expected) -> Result:
+    """Play one case, let it recover, and judge what is left. Ends all that it started."""
+    clock = asyncio.get_running_loop()
+    began = clock.time()
+    verdict = Verdict()
+    folder = house.folder / f"c{number}"
+    try:
+        async with asyncio.timeout(DEADLINE_S), _open(house, folder, seed) as theatre:
+            verdict = await _played(theatre, case.play, expected)
+    except NotStruck as error:
+        verdict.violations.append(str(error))
+    except TimeoutError:
+        verdict.violations.append(f"it hangs: no end within {DEADLINE_S:.0f} s")
+    finally:
+        _end_all(folder)
+    if verdict.violations:
+        verdict.violations.append(f"its files: {folder}")
+    return Result(
+        name=case.name,
+        end=verdict.end,
+        violations=verdict.violations,
+        seconds=clock.time() - began,
+    )
+
+
+@asynccontextmanager
+async def _open(house: House, folder: Path, seed: int) -> AsyncGenerator[Theatre]:
+    (folder / "tmp").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        async with (
+            receiving() as webhook,
+            standing(
+                folder / "project",
+                pg=house.pg,
+                base=house.base,
+                repository=house.repository,
+                webhook=webhook,
+                patch=patch,
+            ) as stage,
+        ):
+            # The one channel that says which alert it is.
+            stage.change("slack_url_env", "webhook_url_env")
+            stage.migration(11, "score", *ADD_COLUMN)
+            stage.migration(
+                12,
+                "offers",
+                "CREATE INDEX CONCURRENTLY idx_deals_offer ON deals (offer_price);",
+                "DROP INDEX CONCURRENTLY idx_deals_offer;",
+            )
+            yield Theatre(house=house, stage=stage, folder=folder, seed=seed)
+
+
+async def _played(theatre: Theatre, play: Play, expected: Expected) -> Verdict:
+    from traffic import Traffic
+
+    before = await oracle.look(theatre.stage)
+    traffic = Traffic(theatre.stage.base_url, clients=2, requests_per_s=10, seed=theatre.seed)
+    await traffic.start()
+    try:
+        await play(theatre)
+        await _converge(theatre)
+    finally:
+        seen = await traffic.stop()
+    await outbox.deliver("prod", force=True)
+    return await oracle.judge(
+        theatre.stage, before=before, writes=seen.writes, seed=theatre.seed, expected=expected
+    )
+
+
+async def _converge(theatre: Theatre) -> None:
+    has_recovery = (CHECKOUT / "flows" / "recover.py").exists()
+    recover = theatre.recover if has_recovery else theatre.recover_for_now
+    for _ in range(RECOVERIES):
+        if await recover():
+            return
+
+
+def _end_all(folder: Path) -> None:
+    """Whatever a case has started and left, by its pid."""
+    for pid in oracle.processes(folder):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+# ---------------------------------------------------------------- without a fault
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """A run without a fault: the points it passed, and what it left."""
+
+    points: tuple[str, ...]
+    state: State
+    files: frozenset[str]
+
+
+async def record(house: House, scenario: str, *, number: int) -> Recording:
+    """Play one scenario without a fault. Raises RuntimeError when that alone is not clean."""
+    points: list[str] = []
+    kept: list[Any] = []
+
+    async def play(theatre: Theatre) -> None:
+        fault = theatre.fault("record")
+        await theatre.deploy(RELEASES[scenario], fault)
+        points.extend((Path(fault.folder) / "points").read_text(encoding="utf-8").splitlines())
+        kept.extend((await oracle.look(theatre.stage), oracle.files(theatre.stage)))
+
+    case = Case(name=scenario, fault="none", where="", play=play)
+    done = await perform(house, case, number=number, seed=number, expected=Expected())
+    if done.violations:
+        raise RuntimeError(f"{scenario} without a fault: {done.violations}")
+    return Recording(points=tuple(points), state=kept[0], files=frozenset(kept[1]))
