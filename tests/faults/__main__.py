@@ -16,11 +16,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.faults import zygote
+from airlock import binaries
+from tests.faults import document, zygote
+from tests.faults.document import Played
 from tests.faults.injector import SWITCH
 from tests.faults.zygote import CHECKOUT
 
 LANES = 2
+PAGE = CHECKOUT / "docs" / "faults.md"
 
 
 class Lane:
@@ -83,34 +86,40 @@ async def play(arguments: argparse.Namespace, root: Path) -> int:
         )
         recorded = dict(zip(scenarios, found, strict=True))
         answers = await asyncio.gather(*(lane.ask(recorded=recorded) for lane in lanes))
-        names = [name for name in answers[0]["cases"] if arguments.only in name]
+        all_cases = {name: (fault, where) for name, fault, where in answers[0]["cases"]}
+        names = [name for name in all_cases if arguments.only in name]
         if arguments.list:
             print("\n".join(names))  # noqa: T201
             return 0
-        return await _all(lanes, names, arguments.seed)
+        results = await _all(lanes, names, arguments.seed)
+        bad = sum(bool(each["violations"]) for each in results)
+        print(f"{len(results)} faults, {bad} of them not survived")  # noqa: T201
+        if not bad and len(results) == len(all_cases):
+            played = [Played(*all_cases[each["name"]], each["end"]) for each in results]
+            PAGE.write_text(document.page(played, version=binaries.find().version), "utf-8")
+        return 1 if bad or not results else 0
 
 
-async def _all(lanes: list[Lane], names: list[str], seed: int) -> int:
-    began, done, bad = time.monotonic(), 0, 0
+async def _all(lanes: list[Lane], names: list[str], seed: int) -> list[dict[str, Any]]:
+    began, results = time.monotonic(), []
     todo = iter(list(enumerate(names)))
 
     async def work(lane: Lane) -> None:
-        nonlocal done, bad
         for number, name in todo:
             result = await lane.ask(case=name, seed=seed + number)
-            done += 1
+            results.append(result)
+            done = len(results)
             left_s = (time.monotonic() - began) / done * (len(names) - done)
             said = "; ".join(result["violations"])
-            bad += bool(said)
+            outcome = f"{result['end']}; NOT SURVIVED: {said}" if said else result["end"]
             print(  # noqa: T201
-                f"{done}/{len(names)} {left_s / 60:.0f} min left  {result['seconds']:.1f} s  "
-                f"{name} (seed {seed + number}): {result['end']}{'  FAILED: ' + said if said else ''}",
+                f"{done}/{len(names)}, {left_s / 60:.0f} min left, {result['seconds']:.1f} s: "
+                f"{name} (seed {seed + number}): {outcome}",
                 flush=True,
             )
 
     await asyncio.gather(*(work(lane) for lane in lanes))
-    print(f"{done} faults, {bad} violations, {time.monotonic() - began:.0f} s")  # noqa: T201
-    return 1 if bad else 0
+    return results
 
 
 def main() -> int:

@@ -80,7 +80,8 @@ class Injector:
                 await asyncio.sleep(0.5)
             case "wait":
                 async with asyncio.timeout(PATIENCE_S):
-                    while not (self.folder / "go").exists():
+                    # Another process says so.
+                    while not (self.folder / "go").exists():  # noqa: ASYNC110
                         await asyncio.sleep(0.01)
 
 
@@ -89,6 +90,7 @@ def arm(fault: Fault) -> Injector:
     if os.environ.get(SWITCH) != "1":
         sys.exit(f"The fault injector acts under test only, and {SWITCH} is not set.")
     made = Injector(fault)
+    (made.folder / "pid").write_text(str(os.getpid()))
     _patch_ledger(made)
     _patch_apply(made)
     _patch_surroundings(made)

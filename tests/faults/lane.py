@@ -19,6 +19,7 @@ from airlock.postgres import connect
 from tests.faults import matrix
 from tests.faults.oracle import Expected
 from tests.faults.theatre import House, Recording, perform, record
+from tests.faults.worker import Worker
 from tests.faults.zygote import Zygote
 from tests.stage import make_base
 
@@ -43,13 +44,18 @@ async def house(folder: Path, repository: Path, zygote: Path) -> AsyncGenerator[
         async with connect(pg.url()) as superuser:
             await superuser.execute("CREATE ROLE owner LOGIN")
         await make_base(pg, BASE, folder / "base")
-        yield House(
-            pg=pg,
-            base=BASE,
-            repository=repository,
-            zygote=Zygote(path=zygote),
-            folder=folder,
-        )
+        worker = Worker(folder, f"faults-{folder.name}")
+        try:
+            yield House(
+                pg=pg,
+                base=BASE,
+                repository=repository,
+                zygote=Zygote(path=zygote),
+                worker=worker,
+                folder=folder,
+            )
+        finally:
+            await worker.close()
 
 
 async def main(folder: Path, repository: Path, zygote: Path) -> None:
@@ -76,7 +82,7 @@ async def main(folder: Path, repository: Path, zygote: Path) -> None:
                 )
                 points = {name: each["points"] for name, each in recorded.items()}
                 cases = {case.name: case for case in matrix.cases(points)}
-                answer = {"cases": list(cases)}
+                answer = {"cases": [[each.name, each.fault, each.where] for each in cases.values()]}
             else:
                 case = cases[request["case"]]
                 done = await perform(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from tests.faults.injector import Kind
 from tests.faults.theatre import RELEASES, Case, Theatre
 
 # Where the way back begins, in a run that is rolled back.
 _BACK = "going_back: before rolling_back"
-_KINDS: Mapping[Kind, str] = {"kill": "SIGKILL of the flow"}
+_DURING = {"forwards": "forwards,", "rollback": "during rollback,"}
 
 
 def cases(points: Mapping[str, Sequence[str]]) -> list[Case]:
@@ -23,18 +24,42 @@ def _back(points: Mapping[str, Sequence[str]]) -> Sequence[str]:
 
 
 def _points(scenario: str, points: Sequence[str]) -> Iterator[Case]:
+    plays = {
+        "SIGKILL of the flow": _struck("kill"),
+        "SIGTERM": _struck("term"),
+        "SIGKILL of flow and worker": _killed_with_worker,
+        "cancelled": _cancelled,
+    }
     for point in points:
-        for kind, fault in _KINDS.items():
-            yield Case(
-                name=f"{scenario} / {point} / {kind}",
-                fault=fault,
-                where=f"{scenario}: {point}",
-                play=_struck_at(scenario, point, kind),
-            )
+        for fault, play in plays.items():
+            if fault.startswith("SIG") or _is_of_a_step(point):
+                yield Case(
+                    name=f"{scenario} / {point} / {fault}",
+                    fault=fault,
+                    where=f"{_DURING[scenario]} {point.split(': ')[0]}",
+                    play=partial(play, RELEASES[scenario], point),
+                )
 
 
-def _struck_at(scenario: str, point: str, kind: Kind):
-    async def play(theatre: Theatre) -> None:
-        await theatre.deploy(RELEASES[scenario], theatre.fault(kind, point))
+def _is_of_a_step(point: str) -> bool:
+    return True
+
+
+def _struck(kind: Kind):
+    async def play(release: str, point: str, theatre: Theatre) -> None:
+        await theatre.deploy(release, theatre.fault(kind, point))
 
     return play
+
+
+async def _killed_with_worker(release: str, point: str, theatre: Theatre) -> None:
+    fault = theatre.fault("kill with worker", point)
+    await theatre.deploy_by_worker(fault, release)
+    await theatre.ended(fault)
+
+
+async def _cancelled(release: str, point: str, theatre: Theatre) -> None:
+    fault = theatre.fault("wait", point)
+    run = await theatre.deploy_by_worker(fault, release)
+    await theatre.house.worker.cancel(run)
+    await theatre.ended(fault)

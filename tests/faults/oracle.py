@@ -9,8 +9,7 @@ import asyncio
 import os
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,7 +90,8 @@ async def judge(
         await _check_outbox(conn, stage, last, say)
     wanted = expected.deployed if deployed else before.fingerprint
     if wanted and fingerprint != wanted:
-        say(f"the deploy ended as {verdict.end}, and the schema is {_named(fingerprint, before, expected)}")
+        which = _named(fingerprint, before, expected)
+        say(f"the deploy ended as {verdict.end}, and the schema is {which}")
     await _check_service(stage, deployed, say)
     await _eventually(lambda: _strangers(stage), "process left over: {}", say)
     left = _files(stage) - expected.files if expected.files else set[str]()
@@ -173,7 +173,7 @@ async def _check_contents(
     own |= {f"Buyer {seed}-", f"Alert {seed}-"}
     after = await _rows(conn, before.columns)
     for name, rows in before.rows.items():
-        for line in (rows - after[name]).keys():
+        for line in rows - after[name]:
             say(f"row of {name} lost or changed: {line[:200]}")
         for line in (after[name] - rows).elements():
             if not any(mark in line for mark in own):
@@ -203,13 +203,13 @@ async def _check_outbox(
             say(f"alert {row['dedup_key']} was not delivered")
         elif row["dedup_key"] not in told:
             say(f"alert {row['dedup_key']} counts as delivered, and nobody was told")
-    # Per fence a state is told once: a takeover may tell it again, under a key of its own.
-    outcomes = Counter(row["state"] for row in rows)
+    # The key says target, deploy, state and fence. A takeover has a fence of its own.
+    outcomes = Counter(row["dedup_key"].split("-")[2] for row in rows)
     if last is not None and not last.is_open and last.state not in outcomes:
         say(f"nobody hears that deploy {last.id} ended as {last.state}")
-    for state, number in outcomes.items():
-        if number > 1 and state in ledger.FINISHED:
-            say(f"that the deploy is {state} is told {number} times, under different keys")
+    for state in ledger.FINISHED:
+        if outcomes[state] > 1:
+            say(f"that the deploy {state} is told {outcomes[state]} times, under different keys")
 
 
 async def _check_service(stage: Stage, deployed: bool, say: Callable[[str], None]) -> None:
@@ -246,7 +246,9 @@ async def _strangers(stage: Stage) -> list[str]:
     """All but one instance of the service."""
     serving = (await stage.health()).get("pid")
     return [
-        f"{pid} {command}" for pid, command in processes(stage.root.parent).items() if pid != serving
+        f"{pid} {command}"
+        for pid, command in processes(stage.root.parent).items()
+        if pid != serving
     ]
 
 
@@ -265,9 +267,7 @@ def _files(stage: Stage) -> set[str]:
 files = _files
 
 
-async def _eventually(
-    look: Callable[[], object], said: str, say: Callable[[str], None]
-) -> None:
+async def _eventually(look: Callable[[], object], said: str, say: Callable[[str], None]) -> None:
     """What is on its way out gets some seconds."""
     clock = asyncio.get_running_loop()
     deadline = clock.time() + SETTLED_S
@@ -278,5 +278,3 @@ async def _eventually(
         await asyncio.sleep(0.1)
     for each in found:
         say(said.format(each))
-
-

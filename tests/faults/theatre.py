@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from airlock import ledger, outbox, server, settings
+from airlock.service import table
 from tests.faults import oracle
 from tests.faults.injector import SWITCH, Fault, Kind
 from tests.faults.oracle import Expected, State, Verdict
+from tests.faults.worker import Worker
 from tests.faults.zygote import CHECKOUT, Child, Zygote
 from tests.stage import ADD_COLUMN, Stage, receiving, standing
 
@@ -42,6 +44,7 @@ class House:
     base: str
     repository: Path
     zygote: Zygote
+    worker: Worker
     folder: Path
 
 
@@ -78,16 +81,19 @@ class Theatre:
 
     async def start(self, flow: str, fault: Fault | None = None, **parameters: Any) -> Child:
         """Begin a flow as the command line does, in a process of its own."""
-        environment = {name: os.environ[name] for name in _HANDED_ON}
-        environment |= {SWITCH: "1", "TMPDIR": str(self.folder / "tmp")}
         return await self.house.zygote.run(
             flow,
             {"target": "prod", **parameters},
-            environment=environment,
+            environment=self.environment,
             directory=self.folder,
             log=self.folder / "flow.log",
             fault=fault,
         )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        ours = {name: os.environ[name] for name in _HANDED_ON}
+        return {**ours, SWITCH: "1", "TMPDIR": str(self.folder / "tmp")}
 
     def fault(self, kind: Kind, point: str = "") -> Fault:
         self.faults += 1
@@ -103,6 +109,23 @@ class Theatre:
         if fault and fault.point and not (Path(fault.folder) / "struck").exists():
             raise NotStruck(f"no fault: the deploy never came to {fault.point!r}")
         return status
+
+    async def deploy_by_worker(self, fault: Fault, release: str = "v2") -> str:
+        """Deploy as the form does, until the fault has happened; the run's id."""
+        parameters = {"target": "prod", "release": release, "requester": "the faults"}
+        run = await self.house.worker.run(parameters, environment=self.environment, fault=fault)
+        await self.until((Path(fault.folder) / "struck").exists)
+        return run
+
+    async def ended(self, fault: Fault) -> None:
+        """The process that the fault happened in is gone."""
+        pid = int((Path(fault.folder) / "pid").read_text())
+        await self.until(lambda: table.read(pid) is None)
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Other processes make it so. The deadline is the case's."""
+        while not is_so():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
     async def recover(self) -> bool:
         """Whether nothing is open after one recovery."""
@@ -123,7 +146,9 @@ class NotStruck(Exception):
     """The case says nothing, since its fault never happened."""
 
 
-async def perform(house: House, case: Case, *, number: int, seed: int, expected: Expected) -> Result:
+async def perform(
+    house: House, case: Case, *, number: int, seed: int, expected: Expected
+) -> Result:
     """Play one case, let it recover, and judge what is left. Ends all that it started."""
     clock = asyncio.get_running_loop()
     began = clock.time()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import json
 import os
 import random
@@ -102,15 +103,13 @@ async def running(path: Path, environment: Mapping[str, str]) -> AsyncGenerator[
 def main(path: str) -> int:
     """Serve until standard input ends; in a child, the exit status of its flow."""
     sys.argv = ["python -m flows"]
+    # All that a flow will need.
+    for name in ("deploy", "refresh_staging", "rollback", "recover", "__main__"):
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(f"flows.{name}")
     import flows.__main__
-    import flows.deploy
-    import flows.refresh_staging
-    import flows.rollback
-    import prefect.flow_engine
     from tests.faults import injector
 
-    with suppress(ImportError):
-        import flows.recover
     # Pages that the collector touches are copied in each child.
     gc.collect()
     gc.freeze()
