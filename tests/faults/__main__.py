@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -87,7 +88,7 @@ async def play(arguments: argparse.Namespace, root: Path) -> int:
         recorded = dict(zip(scenarios, found, strict=True))
         answers = await asyncio.gather(*(lane.ask(recorded=recorded) for lane in lanes))
         all_cases = {name: (fault, where) for name, fault, where in answers[0]["cases"]}
-        names = [name for name in all_cases if arguments.only in name]
+        names = [name for name in all_cases if re.search(arguments.only, name)]
         if arguments.list:
             print("\n".join(names))  # noqa: T201
             return 0
@@ -124,7 +125,7 @@ async def _all(lanes: list[Lane], names: list[str], seed: int) -> list[dict[str,
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--only", default="", help="cases whose name has this pattern in it")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the first")  # noqa: S311
     parser.add_argument("--list", action="store_true", help="their names, without playing them")
     parser.add_argument("--keep", action="store_true", help="leave the folder of the run")
