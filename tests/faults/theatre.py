@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from airlock import ledger, outbox, server, settings
+from airlock import outbox, server, settings
 from airlock.service import table
 from tests.faults import oracle
 from tests.faults.injector import SWITCH, Fault, Kind
 from tests.faults.oracle import Expected, State, Verdict
 from tests.faults.worker import Worker
-from tests.faults.zygote import CHECKOUT, Child, Zygote
+from tests.faults.zygote import Child, Zygote
 from tests.stage import ADD_COLUMN, Stage, receiving, standing
 
 # One deploy with everything that happens to it, and the recovery from that.
@@ -132,15 +132,6 @@ class Theatre:
         child = await self.start("recover")
         return await child.wait() == 0
 
-    async def recover_for_now(self) -> bool:
-        """A person's rollback, until there is a recovery."""
-        async with ledger.connection(self.stage.target) as conn:
-            rows = await ledger.recent(conn)
-        if not rows or not rows[0].is_open:
-            return True
-        child = await self.start("rollback", reason="no recovery yet")
-        return await child.wait() == 0
-
 
 class NotStruck(Exception):
     """The case says nothing, since its fault never happened."""
@@ -218,10 +209,8 @@ async def _played(theatre: Theatre, play: Play, expected: Expected) -> Verdict:
 
 
 async def _converge(theatre: Theatre) -> None:
-    has_recovery = (CHECKOUT / "flows" / "recover.py").exists()
-    recover = theatre.recover if has_recovery else theatre.recover_for_now
     for _ in range(RECOVERIES):
-        if await recover():
+        if await theatre.recover():
             return
 
 

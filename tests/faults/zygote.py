@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import random
-import secrets
 import selectors
 import signal
 import socket
@@ -164,8 +163,6 @@ def _serve(listener: socket.socket, selector: selectors.BaseSelector) -> dict[st
 
 def _become(request: dict[str, Any]) -> None:
     """What a process of its own would have had from the start."""
-    from airlock import ledger
-
     os.setsid()
     os.chdir(request["directory"])
     os.environ.update(request["environment"])
@@ -176,7 +173,6 @@ def _become(request: dict[str, Any]) -> None:
     tempfile.tempdir = None
     signal.signal(signal.SIGINT, signal.default_int_handler)
     random.seed()
-    ledger._PROCESS = secrets.token_hex(4)
 
 
 if __name__ == "__main__":
