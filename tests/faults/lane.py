@@ -44,18 +44,21 @@ async def house(folder: Path, repository: Path, zygote: Path) -> AsyncGenerator[
         async with connect(pg.url()) as superuser:
             await superuser.execute("CREATE ROLE owner LOGIN")
         await make_base(pg, BASE, folder / "base")
-        worker = Worker(folder, f"faults-{folder.name}")
+        made = House(
+            pg=pg,
+            settings=_SETTINGS,
+            base=BASE,
+            repository=repository,
+            zygote=Zygote(path=zygote),
+            worker=Worker(folder, f"faults-{folder.name}"),
+            folder=folder,
+        )
         try:
-            yield House(
-                pg=pg,
-                base=BASE,
-                repository=repository,
-                zygote=Zygote(path=zygote),
-                worker=worker,
-                folder=folder,
-            )
+            yield made
         finally:
-            await worker.close()
+            await made.worker.close()
+            # Another one than it began with, where a case made that fall.
+            await made.pg.stop()
 
 
 async def main(folder: Path, repository: Path, zygote: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
+from tests.faults import beside
 from tests.faults.injector import Kind
 from tests.faults.theatre import RELEASES, Case, Theatre
 
@@ -15,7 +16,11 @@ _DURING = {"forwards": "forwards,", "rollback": "during rollback,"}
 
 def cases(points: Mapping[str, Sequence[str]]) -> list[Case]:
     """points: per scenario, in the order in which its fault-free run passed them."""
-    return [*_points("forwards", points["forwards"]), *_points("rollback", _back(points))]
+    return [
+        *_points("forwards", points["forwards"]),
+        *_points("rollback", _back(points)),
+        *beside.cases(),
+    ]
 
 
 def _back(points: Mapping[str, Sequence[str]]) -> Sequence[str]:
@@ -29,6 +34,7 @@ def _points(scenario: str, points: Sequence[str]) -> Iterator[Case]:
         "SIGTERM": _struck("term"),
         "SIGKILL of flow and worker": _killed_with_worker,
         "cancelled": _cancelled,
+        "its sessions ended": beside.cut,
     }
     for point in points:
         for fault, play in plays.items():

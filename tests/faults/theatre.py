@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +36,32 @@ _HANDED_ON = (
 Play = Callable[["Theatre"], Coroutine[Any, Any, None]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class House:
     """What all cases of one lane stand on."""
 
     pg: server.Server
+    settings: Mapping[str, str]
     base: str
     repository: Path
     zygote: Zygote
     worker: Worker
     folder: Path
+
+    async def fall(self) -> None:
+        """The PostgreSQL server is gone at once, as after kill -9 on all of it."""
+        await self.pg.stop("immediate")
+
+    async def rise(self) -> None:
+        """It is there again, at the same address."""
+        if not self.pg.is_running:
+            self.pg = await server.start(
+                self.pg.binaries,
+                self.pg.data_dir,
+                socket_dir=self.pg.socket_dir,
+                port=self.pg.port,
+                settings=self.settings,
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +93,6 @@ class Theatre:
     folder: Path
     seed: int
     faults: int = 0
-    statuses: list[int] = field(default_factory=list)
 
     async def start(self, flow: str, fault: Fault | None = None, **parameters: Any) -> Child:
         """Begin a flow as the command line does, in a process of its own."""
@@ -105,10 +120,20 @@ class Theatre:
         """Deploy, and wait for its end. A fault that did not happen is a failure of the case."""
         child = await self.start("deploy", fault, release=release, requester="the faults")
         status = await child.wait()
-        self.statuses.append(status)
-        if fault and fault.point and not (Path(fault.folder) / "struck").exists():
-            raise NotStruck(f"no fault: the deploy never came to {fault.point!r}")
+        if fault and fault.point:
+            await self.reached(fault, child)
         return status
+
+    async def reached(self, fault: Fault, child: Child) -> None:
+        """The fault has happened, or the process waits where it shall."""
+        sign = Path(fault.folder) / "struck"
+        await self.until(lambda: sign.exists() or table.read(child.pid) is None)
+        if not sign.exists():
+            raise NotStruck(f"no fault: the deploy never came to {fault.point!r}")
+
+    def go(self, fault: Fault) -> None:
+        """The process that waits goes on."""
+        (Path(fault.folder) / "go").touch()
 
     async def deploy_by_worker(self, fault: Fault, release: str = "v2") -> str:
         """Deploy as the form does, until the fault has happened; the run's id."""
@@ -148,11 +173,12 @@ async def perform(
     try:
         async with asyncio.timeout(DEADLINE_S), _open(house, folder, seed) as theatre:
             verdict = await _played(theatre, case.play, expected)
-    except NotStruck as error:
+    except (NotStruck, AssertionError) as error:
         verdict.violations.append(str(error))
     except TimeoutError:
         verdict.violations.append(f"it hangs: no end within {DEADLINE_S:.0f} s")
     finally:
+        await house.rise()
         _end_all(folder)
     if verdict.violations:
         verdict.violations.append(f"its files: {folder}")
