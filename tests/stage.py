@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -74,7 +74,7 @@ class Webhook:
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     came_at: list[datetime] = field(default_factory=list)
-    status: int = 200
+    status: int | None = 200  # None: it says nothing, for as long as the caller stays
 
     @property
     def text(self) -> str:
@@ -89,8 +89,11 @@ class Webhook:
         )
         self.bodies.append(json.loads(await reader.readexactly(length)))
         self.came_at.append(datetime.now(UTC))
-        writer.write(f"HTTP/1.1 {self.status} X\r\nContent-Length: 0\r\n\r\n".encode())
-        await writer.drain()
+        if self.status is None:
+            await reader.read()
+        else:
+            writer.write(f"HTTP/1.1 {self.status} X\r\nContent-Length: 0\r\n\r\n".encode())
+            await writer.drain()
         writer.close()
         await writer.wait_closed()
 
@@ -213,13 +216,13 @@ def service_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_repository(tmp_path_factory.mktemp("repository") / "service")
 
 
-def make_repository(folder: Path) -> Path:
+def make_repository(folder: Path, releases: Mapping[str, tuple[str, str, str]] = RELEASES) -> Path:
     """The reference service's repository, one tag for each release."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(TRACKER / "python-service", folder, ignore=ignored)
     git(folder, "init", "--quiet", "--initial-branch=main")
     originals = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
-    for tag, (file, text, replacement) in RELEASES.items():
+    for tag, (file, text, replacement) in releases.items():
         assert text in originals[file], f"{tag}: the service's {file} changed; mend RELEASES"
         for name, original in originals.items():
             (folder / name).write_text(original, encoding="utf-8")

@@ -70,9 +70,10 @@ async def play(arguments: argparse.Namespace, root: Path) -> int:
     home.mkdir()
     os.environ["PREFECT_HOME"] = str(home)
     from flows.runtime import prefect_runtime
-    from tests.stage import make_repository
+    from tests.faults import services
+    from tests.stage import RELEASES, make_repository
 
-    make_repository(root / "service")
+    make_repository(root / "service", RELEASES | services.RELEASES)
     async with AsyncExitStack() as stack:
         runtime = await stack.enter_async_context(prefect_runtime(home, port=0, worker=False))
         environment = runtime.environment | {SWITCH: "1", "TMPDIR": str(root)}

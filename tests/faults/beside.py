@@ -34,7 +34,7 @@ async def somebody(theatre: Theatre) -> AsyncGenerator[asyncpg.Connection[asyncp
 
 async def until_true(conn: asyncpg.Connection[asyncpg.Record], query: str) -> None:
     """Somebody else makes it so. The deadline is the case's."""
-    while not await conn.fetchval(query):
+    while not await conn.fetchval(query):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
 
 

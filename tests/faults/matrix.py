@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from tests.faults import beside
+from tests.faults import alerts, beside, services
 from tests.faults.injector import Kind
 from tests.faults.theatre import RELEASES, Case, Theatre
 
@@ -20,6 +20,8 @@ def cases(points: Mapping[str, Sequence[str]]) -> list[Case]:
         *_points("forwards", points["forwards"]),
         *_points("rollback", _back(points)),
         *beside.cases(),
+        *services.cases(),
+        *alerts.cases(),
     ]
 
 
