@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from tests.faults import alerts, beside, services
+from tests.faults import alerts, beside, programs, services
 from tests.faults.injector import Kind
 from tests.faults.theatre import RELEASES, Case, Theatre
 
@@ -22,6 +22,7 @@ def cases(points: Mapping[str, Sequence[str]]) -> list[Case]:
         *beside.cases(),
         *services.cases(),
         *alerts.cases(),
+        *programs.cases(),
     ]
 
 

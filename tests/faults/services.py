@@ -11,6 +11,14 @@ from tests.stage import HEALTH
 
 _ASKED = "    global asked\n    asked += 1\n"
 _UNWELL = '    if asked > 2:\n        return JSONResponse({"status": "unhealthy"}, 503)\n'
+_DEAF = """\
+    signals = __import__("signal")
+    signals.signal(signals.SIGTERM, signals.SIG_IGN)
+"""
+_FORKS = """\
+    if asked == 1 and os.fork() == 0:
+        __import__("time").sleep(600)
+"""
 _ANSWERS_AS = 'instance=os.environ.get("AIRLOCK_INSTANCE", "")'
 
 # As in the stage: file, text, replacement.
@@ -20,14 +28,12 @@ RELEASES = {
     "deaf": (
         "routes.py",
         HEALTH,
-        f'{_ASKED}    signals = __import__("signal")\n'
-        f"    signals.signal(signals.SIGTERM, signals.SIG_IGN)\n{_UNWELL}{HEALTH}",
+        f"{_ASKED}{_DEAF}{_UNWELL}{HEALTH}",
     ),
     "forks": (
         "routes.py",
         HEALTH,
-        f"{_ASKED}    if asked == 1 and os.fork() == 0:\n"
-        f'        __import__("time").sleep(600)\n{_UNWELL}{HEALTH}',
+        f"{_ASKED}{_FORKS}{_UNWELL}{HEALTH}",
     ),
 }
 # What a person sees, and the release that does it.

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,8 @@ class Theatre:
     folder: Path
     seed: int
     faults: int = 0
+    # What the processes of this case are told besides.
+    also: dict[str, str] = field(default_factory=dict)
 
     async def start(self, flow: str, fault: Fault | None = None, **parameters: Any) -> Child:
         """Begin a flow as the command line does, in a process of its own."""
@@ -108,7 +110,7 @@ class Theatre:
     @property
     def environment(self) -> dict[str, str]:
         ours = {name: os.environ[name] for name in _HANDED_ON}
-        return {**ours, SWITCH: "1", "TMPDIR": str(self.folder / "tmp")}
+        return {**ours, SWITCH: "1", "TMPDIR": str(self.folder / "tmp"), **self.also}
 
     def fault(self, kind: Kind, point: str = "") -> Fault:
         self.faults += 1
