@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from airlock import binaries, server
-from airlock.postgres import connect
+from airlock.postgres import connect, quote_literal
 from tests.faults import matrix
 from tests.faults.oracle import Expected
-from tests.faults.theatre import House, Recording, perform, record
+from tests.faults.theatre import OWNER_PASSWORD, House, Recording, perform, record
 from tests.faults.worker import Worker
 from tests.faults.zygote import Zygote
 from tests.stage import make_base
@@ -42,7 +42,8 @@ async def house(folder: Path, repository: Path, zygote: Path) -> AsyncGenerator[
     await server.initdb(found, folder / "pg")
     async with server.running(found, folder / "pg", port=0, settings=_SETTINGS) as pg:
         async with connect(pg.url()) as superuser:
-            await superuser.execute("CREATE ROLE owner LOGIN")
+            secret = quote_literal(OWNER_PASSWORD)
+            await superuser.execute(f"CREATE ROLE owner LOGIN PASSWORD {secret}")
         await make_base(pg, BASE, folder / "base")
         made = House(
             pg=pg,

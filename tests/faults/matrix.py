@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from tests.faults import alerts, beside, programs, services
+from tests.faults import alerts, beside, files, network, programs, services
 from tests.faults.injector import Kind
 from tests.faults.theatre import RELEASES, Case, Theatre
 
@@ -23,6 +23,8 @@ def cases(points: Mapping[str, Sequence[str]]) -> list[Case]:
         *services.cases(),
         *alerts.cases(),
         *programs.cases(),
+        *network.cases(),
+        *files.cases(),
     ]
 
 

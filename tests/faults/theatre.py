@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,10 +20,12 @@ from airlock.service import table
 from tests.faults import oracle
 from tests.faults.injector import SWITCH, Fault, Kind
 from tests.faults.oracle import Expected, State, Verdict
+from tests.faults.proxy import Proxy, standing_before
 from tests.faults.worker import Worker
 from tests.faults.zygote import Child, Zygote
 from tests.stage import ADD_COLUMN, Stage, receiving, standing
 
+OWNER_PASSWORD = "the owner's"
 # One deploy with everything that happens to it, and the recovery from that.
 DEADLINE_S = 150.0
 # A second recovery may find what the first left; more than three is no convergence.
@@ -66,12 +70,16 @@ class House:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One row of the matrix: what happens, where, and the play that makes it happen."""
+    """One row of the matrix: what happens, where, and the play that makes it happen.
+
+    ends: how the deploy may end.
+    """
 
     name: str
     fault: str
     where: str
     play: Play
+    ends: frozenset[str] = frozenset({"succeeded", "rolled_back", "failed", "not begun"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,6 +103,8 @@ class Theatre:
     faults: int = 0
     # What the processes of this case are told besides.
     also: dict[str, str] = field(default_factory=dict)
+    # Undone when the case was judged.
+    afterwards: ExitStack = field(default_factory=ExitStack)
 
     async def start(self, flow: str, fault: Fault | None = None, **parameters: Any) -> Child:
         """Begin a flow as the command line does, in a process of its own."""
@@ -111,6 +121,19 @@ class Theatre:
     def environment(self) -> dict[str, str]:
         ours = {name: os.environ[name] for name in _HANDED_ON}
         return {**ours, SWITCH: "1", "TMPDIR": str(self.folder / "tmp"), **self.also}
+
+    @asynccontextmanager
+    async def through_a_proxy(self) -> AsyncGenerator[Proxy]:
+        """Airlock's way to the database leads through it; that of the service does not."""
+        pg, database = self.house.pg, urlsplit(self.stage.superuser_url).path[1:]
+        async with standing_before(pg.port) as proxy:
+            direct = pg.tcp_url(database, "owner", OWNER_PASSWORD)
+            url = direct.replace(f":{pg.port}/", f":{proxy.port}/")
+            self.also["PROD_DATABASE_URL"] = url
+            try:
+                yield proxy
+            finally:
+                self.also.clear()
 
     def fault(self, kind: Kind, point: str = "") -> Fault:
         self.faults += 1
@@ -132,6 +155,13 @@ class Theatre:
         await self.until(lambda: sign.exists() or table.read(child.pid) is None)
         if not sign.exists():
             raise NotStruck(f"no fault: the deploy never came to {fault.point!r}")
+
+    def mount(self, place: Path, size_bytes: int) -> None:
+        """A disk of its own, in memory, until the case was judged."""
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        disk = ["-t", "tmpfs", "-o", f"size={size_bytes},mode=0700", "none", str(place)]
+        subprocess.run(["mount", *disk], check=True)
+        self.afterwards.callback(subprocess.run, ["umount", "--lazy", str(place)], check=True)
 
     def go(self, fault: Fault) -> None:
         """The process that waits goes on."""
@@ -182,6 +212,8 @@ async def perform(
     finally:
         await house.rise()
         _end_all(folder)
+    if verdict.end and verdict.end not in case.ends:
+        verdict.violations.append(f"it ended as {verdict.end}, expected {sorted(case.ends)}")
     if verdict.violations:
         verdict.violations.append(f"its files: {folder}")
     return Result(
@@ -216,7 +248,9 @@ async def _open(house: House, folder: Path, seed: int) -> AsyncGenerator[Theatre
                 "CREATE INDEX CONCURRENTLY idx_deals_offer ON deals (offer_price);",
                 "DROP INDEX CONCURRENTLY idx_deals_offer;",
             )
-            yield Theatre(house=house, stage=stage, folder=folder, seed=seed)
+            theatre = Theatre(house=house, stage=stage, folder=folder, seed=seed)
+            with theatre.afterwards:
+                yield theatre
 
 
 async def _played(theatre: Theatre, play: Play, expected: Expected) -> Verdict:
