@@ -81,7 +81,11 @@ class Webhook:
         return "\n".join(body["text"] for body in self.bodies)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:  # who called was killed
+            writer.close()
+            return
         length = next(
             int(line.split(b":")[1])
             for line in head.split(b"\r\n")
