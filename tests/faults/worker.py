@@ -28,6 +28,8 @@ class Worker:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder, self._name = folder, name
+        # The lane's own, before a stage sets its variables: a worker outlives cases.
+        self._environment = dict(os.environ)
         self._stack = AsyncExitStack()
         self._child: asyncio.subprocess.Process | None = None
         self._deployment = ""
@@ -44,7 +46,7 @@ class Worker:
         home = self._folder / "worker"
         home.mkdir(exist_ok=True)
         environment = {
-            **os.environ,
+            **self._environment,
             "PREFECT_HOME": str(home),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
