@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -9,6 +10,8 @@ from tests.faults import alerts, beside, files, network, programs, services
 from tests.faults.injector import Kind
 from tests.faults.theatre import RELEASES, Case, Theatre
 
+# Until a cancelled run has its SIGTERM.
+CANCEL_S = 4.0
 # Where the way back begins, in a run that is rolled back.
 _BACK = "going_back: before rolling_back"
 _DURING = {"forwards": "forwards,", "rollback": "during rollback,"}
@@ -73,4 +76,8 @@ async def _cancelled(release: str, point: str, theatre: Theatre) -> None:
     fault = theatre.fault("wait", point)
     run = await theatre.deploy_by_worker(fault, release)
     await theatre.house.worker.cancel(run)
+    # The worker hears of it over its channel of events and passes SIGTERM on. What is stopped there
+    # never goes on; a way back, which is not stopped, does.
+    await asyncio.sleep(CANCEL_S)
+    theatre.go(fault)
     await theatre.ended(fault)
