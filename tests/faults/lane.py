@@ -18,16 +18,15 @@ from airlock import binaries, server
 from airlock.postgres import connect, quote_literal
 from tests.faults import matrix
 from tests.faults.oracle import Expected
-from tests.faults.theatre import OWNER_PASSWORD, House, Recording, perform, record
+from tests.faults.theatre import House, Recording, perform, record
 from tests.faults.worker import Worker
 from tests.faults.zygote import Zygote
 from tests.stage import make_base
 
 BASE = "base"
-# What was committed survives the server's crash, as in production; that of the machine is no case.
+OWNER_PASSWORD = "the owner's"
 _SETTINGS = {
     **server.SCRATCH_SETTINGS,
-    "synchronous_commit": "on",
     "wal_level": "replica",
     "max_wal_senders": "8",
     "max_connections": "60",
@@ -48,6 +47,7 @@ async def house(folder: Path, repository: Path, zygote: Path) -> AsyncGenerator[
         made = House(
             pg=pg,
             settings=_SETTINGS,
+            owner_password=OWNER_PASSWORD,
             base=BASE,
             repository=repository,
             zygote=Zygote(path=zygote),
@@ -58,8 +58,6 @@ async def house(folder: Path, repository: Path, zygote: Path) -> AsyncGenerator[
             yield made
         finally:
             await made.worker.close()
-            # Another one than it began with, where a case made that fall.
-            await made.pg.stop()
 
 
 async def main(folder: Path, repository: Path, zygote: Path) -> None:

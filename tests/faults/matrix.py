@@ -20,8 +20,8 @@ _DURING = {"forwards": "forwards,", "rollback": "during rollback,"}
 def cases(points: Mapping[str, Sequence[str]]) -> list[Case]:
     """points: per scenario, in the order in which its fault-free run passed them."""
     return [
-        *_points("forwards", points["forwards"]),
-        *_points("rollback", _back(points)),
+        *at_points("forwards", points["forwards"]),
+        *at_points("rollback", _back(points)),
         *beside.cases(),
         *services.cases(),
         *alerts.cases(),
@@ -36,7 +36,7 @@ def _back(points: Mapping[str, Sequence[str]]) -> Sequence[str]:
     return passed[passed.index(_BACK) :]
 
 
-def _points(scenario: str, points: Sequence[str]) -> Iterator[Case]:
+def at_points(scenario: str, points: Sequence[str]) -> Iterator[Case]:
     plays = {
         "SIGKILL of the flow": _struck("kill"),
         "SIGTERM": _struck("term"),

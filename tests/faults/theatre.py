@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from airlock import outbox, server, settings
+from airlock.postgres import connect, quote_ident
 from airlock.service import table
 from tests.faults import oracle
 from tests.faults.injector import SWITCH, Fault, Kind
@@ -25,7 +26,6 @@ from tests.faults.worker import Worker
 from tests.faults.zygote import Child, Zygote
 from tests.stage import ADD_COLUMN, Stage, receiving, standing
 
-OWNER_PASSWORD = "the owner's"
 # One deploy with everything that happens to it, and the recovery from that.
 DEADLINE_S = 150.0
 # A second recovery may find what the first left; more than three is no convergence.
@@ -46,6 +46,7 @@ class House:
 
     pg: server.Server
     settings: Mapping[str, str]
+    owner_password: str
     base: str
     repository: Path
     zygote: Zygote
@@ -59,13 +60,15 @@ class House:
     async def rise(self) -> None:
         """It is there again, at the same address."""
         if not self.pg.is_running:
-            self.pg = await server.start(
+            again = await server.start(
                 self.pg.binaries,
                 self.pg.data_dir,
                 socket_dir=self.pg.socket_dir,
                 port=self.pg.port,
                 settings=self.settings,
             )
+            # Whoever started the first one ends this one.
+            self.pg._process = again._process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +128,9 @@ class Theatre:
     @asynccontextmanager
     async def through_a_proxy(self) -> AsyncGenerator[Proxy]:
         """Airlock's way to the database leads through it; that of the service does not."""
-        pg, database = self.house.pg, urlsplit(self.stage.superuser_url).path[1:]
+        pg, database = self.house.pg, _database(self.stage)
         async with standing_before(pg.port) as proxy:
-            direct = pg.tcp_url(database, "owner", OWNER_PASSWORD)
+            direct = pg.tcp_url(database, "owner", self.house.owner_password)
             url = direct.replace(f":{pg.port}/", f":{proxy.port}/")
             self.also["PROD_DATABASE_URL"] = url
             try:
@@ -190,6 +193,10 @@ class Theatre:
         return await child.wait() == 0
 
 
+def _database(stage: Stage) -> str:
+    return urlsplit(stage.superuser_url).path[1:]
+
+
 class NotStruck(Exception):
     """The case says nothing, since its fault never happened."""
 
@@ -239,6 +246,10 @@ async def _open(house: House, folder: Path, seed: int) -> AsyncGenerator[Theatre
                 patch=patch,
             ) as stage,
         ):
+            async with connect(house.pg.url()) as superuser:
+                # What was committed survives the server's crash, as in production.
+                database = quote_ident(_database(stage))
+                await superuser.execute(f"ALTER DATABASE {database} SET synchronous_commit = on")
             # The one channel that says which alert it is.
             stage.change("slack_url_env", "webhook_url_env")
             stage.migration(11, "score", *ADD_COLUMN)
