@@ -55,6 +55,7 @@ async def _through(scenario: str, point: str, disturb, theatre: Theatre) -> None
         await theatre.reached(fault, child)
         await disturb(proxy, lambda: theatre.go(fault))
         await child.wait()
+        assert disturb is not _swallow or proxy.swallowed, "no COMMIT came by"
 
 
 async def _swallow(proxy: Proxy, go) -> None:
