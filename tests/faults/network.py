@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 from tests.faults.proxy import Proxy
@@ -28,14 +28,17 @@ _POINTS = (
     *(("rollback", f"roll_back: {point}") for point in _BACK),
 )
 # Longer than the timeouts of one try, shorter than a person's patience.
-_AWAY_S = 3.0
+AWAY_S = 3.0
+# Nothing listens there.
+NOBODY = ("127.0.0.1", 1)
+Disturb = Callable[[Proxy, Callable[[], None]], Awaitable[None]]
 
 
 def cases() -> Iterator[Case]:
     plays = {
-        "the answer to COMMIT is lost": _swallow,
-        "the connections are cut for 3 s": partial(_away, "cut"),
-        "the network stalls for 3 s": partial(_away, "stall"),
+        "the answer to COMMIT is lost": _lose,
+        "the connections are cut for 3 s": _cut,
+        "the network stalls for 3 s": _stall,
     }
     for fault, play in plays.items():
         for scenario, point in _POINTS:
@@ -48,25 +51,31 @@ def cases() -> Iterator[Case]:
             )
 
 
-async def _through(scenario: str, point: str, disturb, theatre: Theatre) -> None:
+async def _through(scenario: str, point: str, disturb: Disturb, theatre: Theatre) -> None:
     async with theatre.through_a_proxy() as proxy:
         fault = theatre.fault("wait", point)
         child = await theatre.start("deploy", fault, release=RELEASES[scenario])
         await theatre.reached(fault, child)
         await disturb(proxy, lambda: theatre.go(fault))
         await child.wait()
-        assert disturb is not _swallow or proxy.swallowed, "no COMMIT came by"
+        assert disturb is not _lose or proxy.struck, "no COMMIT came by"
 
 
-async def _swallow(proxy: Proxy, go) -> None:
-    proxy.mode = "swallow COMMIT"
+async def _lose(proxy: Proxy, go: Callable[[], None]) -> None:
+    proxy.arm("cut after")
     go()
 
 
-async def _away(how: str, proxy: Proxy, go) -> None:
-    if how == "cut":
-        proxy.cut()
-    proxy.mode = how
+async def _cut(proxy: Proxy, go: Callable[[], None]) -> None:
+    there, proxy.upstream = proxy.upstream, NOBODY
+    proxy.cut()
     go()
-    await asyncio.sleep(_AWAY_S)
-    proxy.mode = "pass"
+    await asyncio.sleep(AWAY_S)
+    proxy.upstream = there
+
+
+async def _stall(proxy: Proxy, go: Callable[[], None]) -> None:
+    proxy.stall()
+    go()
+    await asyncio.sleep(AWAY_S)
+    proxy.resume()

@@ -21,7 +21,7 @@ from airlock.service import table
 from tests.faults import oracle
 from tests.faults.injector import SWITCH, Fault, Kind
 from tests.faults.oracle import Expected, State, Verdict
-from tests.faults.proxy import Proxy, standing_before
+from tests.faults.proxy import Proxy, proxy_to
 from tests.faults.worker import Worker
 from tests.faults.zygote import Child, Zygote
 from tests.stage import ADD_COLUMN, Stage, receiving, standing
@@ -128,11 +128,9 @@ class Theatre:
     @asynccontextmanager
     async def through_a_proxy(self) -> AsyncGenerator[Proxy]:
         """Airlock's way to the database leads through it; that of the service does not."""
-        pg, database = self.house.pg, _database(self.stage)
-        async with standing_before(pg.port) as proxy:
-            direct = pg.tcp_url(database, "owner", self.house.owner_password)
-            url = direct.replace(f":{pg.port}/", f":{proxy.port}/")
-            self.also["PROD_DATABASE_URL"] = url
+        pg, password = self.house.pg, self.house.owner_password
+        async with proxy_to(pg.tcp_url(_database(self.stage), "owner", password)) as proxy:
+            self.also["PROD_DATABASE_URL"] = proxy.url
             try:
                 yield proxy
             finally:
