@@ -158,23 +158,22 @@ def _patch_apply(inject: Injector) -> None:
     execute, alone, execute_alone = Runner._execute, Runner._alone, Runner._execute_alone
 
     # The clone's statements are measured one by one; what happens there is no fault of production.
-    def executing(self: Runner, source: str, statement: Any, **how: Any) -> Any:
-        work = execute(self, source, statement, **how)
-        if inject.step == "rehearse" or not how.get("close"):
-            return work
-        return _around(inject, work, f"{inject.step}: {source}, %s its COMMIT")
-
-    def announcing(self: Runner, source: str, *given: Any, **how: Any) -> Any:
-        work = alone(self, source, *given, **how)
+    def around(work: Any, source: str, said: str) -> Any:
         if inject.step == "rehearse":
             return work
-        return _around(inject, work, f"{inject.step}: {source}, %s the announced statement")
+        return _around(inject, work, f"{inject.step}: {source}, {said}")
 
-    def executing_alone(self: Runner, source: str, statement: Any) -> Any:
-        work = execute_alone(self, source, statement)
-        if inject.step == "rehearse":
-            return work
-        return _around(inject, work, f"{inject.step}: {source}, %s its effect")
+    def executing(self: Runner, source: str, *given: Any, **how: Any) -> Any:
+        work = execute(self, source, *given, **how)
+        return around(work, source, "%s its COMMIT") if how.get("close") else work
+
+    def announcing(self: Runner, script: Any, *given: Any, **how: Any) -> Any:
+        work = alone(self, script, *given, **how)
+        return around(work, script.source, "%s the announced statement")
+
+    def executing_alone(self: Runner, script: Any, *given: Any, **how: Any) -> Any:
+        work = execute_alone(self, script, *given, **how)
+        return around(work, script.source, "%s its effect")
 
     Runner._execute = executing
     Runner._alone = announcing

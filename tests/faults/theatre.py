@@ -315,7 +315,8 @@ async def record(house: House, scenario: str, *, number: int) -> Recording:
         points.extend((Path(fault.folder) / "points").read_text(encoding="utf-8").splitlines())
         kept.extend((await oracle.look(theatre.stage), oracle.files(theatre.stage)))
 
-    case = Case(name=scenario, fault="none", where="", play=play)
+    ends = frozenset({"succeeded" if scenario == "forwards" else "rolled_back"})
+    case = Case(name=scenario, fault="none", where="", play=play, ends=ends)
     done = await perform(house, case, number=number, seed=number, expected=Expected())
     if done.violations:
         raise RuntimeError(f"{scenario} without a fault: {done.violations}")
