@@ -32,6 +32,10 @@ MEMORY := $(shell d=/dev/shm; grep -qs " $$d [^ ]* [^ ]*noexec" /proc/mounts || 
 test: $(STAMP) ## Run the whole suite; ARGS goes to pytest
 	$(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+.PHONY: faults
+faults: $(STAMP) ## Break deploys in hundreds of ways, see that each recovers, write docs/faults.md
+	$(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m tests.faults $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## Lint, formatting, types and import contracts
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +30,9 @@ from airlock.request import DeployRequest
 CHECKOUT = Path(__file__).resolve().parents[1]
 TRACKER = CHECKOUT / "examples" / "ma_tracker"
 sys.path.insert(0, str(TRACKER))
+
+# A migration: forward and reverse.
+ADD_COLUMN = ("ALTER TABLE deals ADD COLUMN score integer;", "ALTER TABLE deals DROP COLUMN score;")
 
 HEALTH = "    try:\n        version = await store(request).schema_version()\n"
 BOOT = 'database_url = os.environ.get("DATABASE_URL")\n'
@@ -71,14 +74,18 @@ class Webhook:
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     came_at: list[datetime] = field(default_factory=list)
-    status: int = 200
+    status: int | None = 200  # None: it says nothing, for as long as the caller stays
 
     @property
     def text(self) -> str:
         return "\n".join(body["text"] for body in self.bodies)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:  # who called was killed
+            writer.close()
+            return
         length = next(
             int(line.split(b":")[1])
             for line in head.split(b"\r\n")
@@ -86,8 +93,11 @@ class Webhook:
         )
         self.bodies.append(json.loads(await reader.readexactly(length)))
         self.came_at.append(datetime.now(UTC))
-        writer.write(f"HTTP/1.1 {self.status} X\r\nContent-Length: 0\r\n\r\n".encode())
-        await writer.drain()
+        if self.status is None:
+            await reader.read()
+        else:
+            writer.write(f"HTTP/1.1 {self.status} X\r\nContent-Length: 0\r\n\r\n".encode())
+            await writer.drain()
         writer.close()
         await writer.wait_closed()
 
@@ -207,13 +217,16 @@ def git(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture(scope="session")
 def service_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_repository(tmp_path_factory.mktemp("repository") / "service")
+
+
+def make_repository(folder: Path, releases: Mapping[str, tuple[str, str, str]] = RELEASES) -> Path:
     """The reference service's repository, one tag for each release."""
-    folder = tmp_path_factory.mktemp("repository") / "service"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(TRACKER / "python-service", folder, ignore=ignored)
     git(folder, "init", "--quiet", "--initial-branch=main")
     originals = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
-    for tag, (file, text, replacement) in RELEASES.items():
+    for tag, (file, text, replacement) in releases.items():
         assert text in originals[file], f"{tag}: the service's {file} changed; mend RELEASES"
         for name, original in originals.items():
             (folder / name).write_text(original, encoding="utf-8")
@@ -239,11 +252,17 @@ def free_port() -> int:
 async def base_009(
     pg: server.Server, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[str]:
+    name = f"base_009_{os.getpid()}"
+    await make_base(pg, name, tmp_path_factory.mktemp("base") / "project")
+    yield name
+    async with connect(pg.url()) as superuser:
+        await superuser.execute(f"DROP DATABASE {quote_ident(name)} WITH (FORCE)")
+
+
+async def make_base(pg: server.Server, name: str, root: Path) -> None:
     """A database that Airlock itself brought to 009, with rows; the template of the others."""
     import load_data
 
-    name = f"base_009_{os.getpid()}"
-    root = tmp_path_factory.mktemp("base") / "project"
     project(root, port=1, service_table=False)
     async with connect(pg.url()) as superuser:
         await superuser.execute(f"CREATE DATABASE {quote_ident(name)} OWNER owner")
@@ -266,9 +285,6 @@ async def base_009(
             await step(lease)
     async with connect(pg.url(name, "owner")) as conn:
         await load_data.load(conn, deals=300)
-    yield name
-    async with connect(pg.url()) as superuser:
-        await superuser.execute(f"DROP DATABASE {quote_ident(name)} WITH (FORCE)")
 
 
 @asynccontextmanager

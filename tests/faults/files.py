@@ -1,0 +1,117 @@
+"""Snapshots that are damaged, disks that are full, folders that cannot be written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from tests.faults.theatre import Case, Theatre
+
+# Room for a deploy; most of it is taken away later.
+_DISK_BYTES = 600 * 2**20
+_LEFT_BYTES = 2**20
+
+
+def cases() -> Iterator[Case]:
+    damages = {"truncated": _truncate, "bit-flipped": _flip, "with an edited manifest": _edit}
+    for said, damage in damages.items():
+        fault = f"the snapshot is {said}"
+        yield _case(fault, "forwards, rehearse", partial(_damaged, damage), {"failed"})
+    for folder, step, point in (
+        ("snapshots", "take_snapshot", "take_snapshot: before the snapshot's files"),
+        ("clones", "rehearse", "rehearse: after the intent"),
+        ("service/logs", "restart_service", "restart_service: before the start of an instance"),
+    ):
+        play = partial(_full, folder, point)
+        yield _case(f"the disk of {folder} is full", f"forwards, {step}", play)
+    for folder, step in (
+        ("snapshots", "take_snapshot"),
+        ("clones", "rehearse"),
+        ("service/releases", "prepare_release"),
+    ):
+        yield _case(
+            f"a file is in the place of {folder}", f"forwards, {step}", partial(_in_place, folder)
+        )
+
+
+def _case(fault: str, where: str, play, ends: set[str] | None = None) -> Case:
+    return Case(
+        name=f"{fault} / {where}",
+        fault=fault,
+        where=where,
+        play=play,
+        ends=frozenset(ends or {"failed", "rolled_back", "succeeded"}),
+    )
+
+
+async def _damaged(damage: Callable[[Path], None], theatre: Theatre) -> None:
+    """Between its taking and its restoring."""
+    fault = theatre.fault("wait", "rehearse: before the intent")
+    child = await theatre.start("deploy", fault, release="v2")
+    await theatre.reached(fault, child)
+    (taken,) = [each for each in theatre.stage.target.snapshots_dir.iterdir() if each.is_dir()]
+    damage(taken)
+    theatre.go(fault)
+    await child.wait()
+
+
+def _largest(snapshot: Path) -> Path:
+    return max(
+        (snapshot / "data").rglob("*"), key=lambda path: (path.is_file(), path.stat().st_size)
+    )
+
+
+def _truncate(snapshot: Path) -> None:
+    file = _largest(snapshot)
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def _flip(snapshot: Path) -> None:
+    file = _largest(snapshot)
+    seen = file.stat()
+    with file.open("r+b") as opened:
+        opened.seek(seen.st_size // 2)
+        byte = opened.read(1)[0]
+        opened.seek(seen.st_size // 2)
+        opened.write(bytes([byte ^ 1]))
+    # As a disk does it: nobody has written.
+    os.utime(file, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+
+
+def _edit(snapshot: Path) -> None:
+    manifest = snapshot / "manifest.json"
+    text = manifest.read_text(encoding="utf-8")
+    assert '"migration_head"' in text
+    manifest.write_text(text.replace('"prod"', '"test"', 1), encoding="utf-8")
+
+
+async def _full(folder: str, point: str, theatre: Theatre) -> None:
+    """A disk of its own for one folder, full from one point on."""
+    place = theatre.stage.target.state_dir / "prod" / folder
+    theatre.mount(place, _DISK_BYTES)
+    fault = theatre.fault("wait", point)
+    child = await theatre.start("deploy", fault, release="v2")
+    await theatre.reached(fault, child)
+    free = os.statvfs(place)
+    filler = place / "filler"
+    with filler.open("wb") as opened:
+        os.posix_fallocate(opened.fileno(), 0, free.f_bavail * free.f_frsize - _LEFT_BYTES)
+    theatre.go(fault)
+    await child.wait()
+    filler.unlink()
+
+
+async def _in_place(folder: str, theatre: Theatre) -> None:
+    place = theatre.stage.target.state_dir / "prod" / folder
+    aside = place.with_name(place.name + "-aside")
+    if place.exists():
+        place.rename(aside)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("no folder", encoding="utf-8")
+    child = await theatre.start("deploy", release="v2")
+    await child.wait()
+    place.unlink()
+    if aside.exists():
+        aside.rename(place)

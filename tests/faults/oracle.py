@@ -1,0 +1,283 @@
+"""What must be true after a case: production deployed or exactly as before, and nothing left over.
+
+Each violation is a sentence; none is good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+
+from airlock import ledger
+from airlock.introspection import read_catalogue
+from airlock.postgres import connect, quote_ident
+from airlock.service import table
+from tests.stage import Stage
+
+# How long what is ending may take to be gone.
+SETTLED_S = 5.0
+
+Rows = dict[str, Counter[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Production at one moment: its schema, its rows, and the columns that they were read by."""
+
+    fingerprint: str
+    columns: dict[tuple[str, str], tuple[str, ...]]
+    rows: Rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What the two fault-free runs left: the deployed schema, and the files that may be there."""
+
+    deployed: str = ""
+    files: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True, kw_only=True)
+class Verdict:
+    """How the deploy ended, by the ledger, and what is wrong with that."""
+
+    end: str = ""
+    violations: list[str] = field(default_factory=list)
+
+
+async def look(stage: Stage) -> State:
+    async with connect(stage.superuser_url) as conn:
+        catalogue = await read_catalogue(conn)
+        columns = {place: tuple(catalogue.columns(*place)) for place in catalogue.stores}
+        return State(
+            fingerprint=catalogue.fingerprint, columns=columns, rows=await _rows(conn, columns)
+        )
+
+
+async def _rows(
+    conn: asyncpg.Connection[asyncpg.Record], columns: dict[tuple[str, str], tuple[str, ...]]
+) -> Rows:
+    read: Rows = {}
+    for place, names in columns.items():
+        listed = ", ".join(quote_ident(name) for name in names)
+        found = await conn.fetch(f"SELECT ROW({listed})::text AS line FROM {quote_ident(*place)}")
+        read[".".join(place)] = Counter(row["line"] for row in found)
+    return read
+
+
+# ---------------------------------------------------------------- the whole judgement
+
+
+async def judge(
+    stage: Stage, *, before: State, writes: Sequence[object], seed: int, expected: Expected
+) -> Verdict:
+    """Hold the stage against what it was, what was promised to clients, and fault-free runs."""
+    verdict = Verdict()
+    say = verdict.violations.append
+    last = await _check_ledger(stage, verdict)
+    deployed = verdict.end == "succeeded"
+    async with connect(stage.superuser_url, purpose="oracle") as conn:
+        await _check_database(conn, stage, say)
+        await _check_contents(conn, before, writes, seed, say)
+        fingerprint = (await read_catalogue(conn)).fingerprint
+        await _check_outbox(conn, stage, last, say)
+    wanted = expected.deployed if deployed else before.fingerprint
+    if wanted and fingerprint != wanted:
+        which = _named(fingerprint, before, expected)
+        say(f"the deploy ended as {verdict.end}, and the schema is {which}")
+    await _check_service(stage, deployed, say)
+    await _eventually(lambda: _strangers(stage), "process left over: {}", say)
+    found = files(stage)
+    left = found - expected.files if expected.files else {each for each in found if _is_left(each)}
+    verdict.violations += [f"file left over: {name}" for name in sorted(left)]
+    return verdict
+
+
+def _named(fingerprint: str, before: State, expected: Expected) -> str:
+    if fingerprint == before.fingerprint:
+        return "the one from before"
+    return "the deployed one" if fingerprint == expected.deployed else "neither old nor new"
+
+
+# ---------------------------------------------------------------- its parts
+
+
+async def _check_ledger(stage: Stage, verdict: Verdict) -> ledger.Deploy | None:
+    """The row of the deploy; None where it never began. The base's own deploy is number 1."""
+    async with ledger.connection(stage.target) as conn:
+        rows = [row for row in await ledger.recent(conn, limit=20) if row.id > 1]
+        for row in rows:
+            if row.is_open:
+                verdict.violations.append(f"deploy {row.id} is left in between: {row.headline}")
+            done = await ledger.migrations_of(conn, row.id)
+            states = {each.state for each in done}
+            allowed = {"applied"} if row.state == "succeeded" else {"rolled_back"}
+            if states - allowed:
+                verdict.violations.append(
+                    f"deploy {row.id} is {row.state}, and its migrations are {sorted(states)}"
+                )
+    verdict.end = rows[0].state if rows else "not begun"
+    return rows[0] if rows else None
+
+
+async def _check_database(
+    conn: asyncpg.Connection[asyncpg.Record], stage: Stage, say: Callable[[str], None]
+) -> None:
+    queries = {
+        "session left over: {}": (
+            "SELECT application_name || ' ' || state FROM pg_stat_activity WHERE datname ="
+            " current_database() AND application_name LIKE 'airlock%' AND pid <> pg_backend_pid()"
+        ),
+        "advisory lock left over: {}": (
+            "SELECT classid || ' ' || objid FROM pg_locks WHERE locktype = 'advisory' AND database"
+            " = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        ),
+        "prepared transaction left over: {}": "SELECT gid FROM pg_prepared_xacts",
+        "invalid index: {}": "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid",
+        "unvalidated constraint: {}": "SELECT conname FROM pg_constraint WHERE NOT convalidated",
+        "database left over: {}": (
+            "SELECT datname FROM pg_database WHERE datname <> current_database()"
+            " AND starts_with(datname, current_database())"
+        ),
+    }
+    del stage
+    for said, query in queries.items():
+
+        async def found(query: str = query) -> list[str]:
+            return [row[0] for row in await conn.fetch(query)]
+
+        await _eventually(found, said, say)
+
+
+async def _check_contents(
+    conn: asyncpg.Connection[asyncpg.Record],
+    before: State,
+    writes: Sequence[object],
+    seed: int,
+    say: Callable[[str], None],
+) -> None:
+    from traffic import lost
+
+    for write in await lost(conn, writes):  # type: ignore[arg-type]
+        say(f"acknowledged write lost: {write}")
+    # What a client wrote and got no answer for may be there; nobody else writes. A trigger writes
+    # the history of a deal.
+    buyers = "SELECT id::text FROM deals WHERE acquirer_name LIKE $1"
+    own = {row["id"] for row in await conn.fetch(buyers, f"Buyer {seed}-%")}
+    own |= {f"Buyer {seed}-", f"Alert {seed}-"}
+    after = await _rows(conn, before.columns)
+    for name, rows in before.rows.items():
+        for line in rows - after[name]:
+            say(f"row of {name} lost or changed: {line[:200]}")
+        for line in (after[name] - rows).elements():
+            if not any(mark in line for mark in own):
+                say(f"row of {name} that nobody wrote: {line[:200]}")
+    for query in (
+        "SELECT target_name FROM deals WHERE acquirer_name LIKE $1 GROUP BY 1 HAVING count(*) > 1",
+        "SELECT message FROM alerts WHERE message LIKE $1 GROUP BY 1 HAVING count(*) > 1",
+    ):
+        kind = "Buyer" if "deals" in query else "Alert"
+        for row in await conn.fetch(query, f"{kind} {seed}-%"):
+            say(f"written twice: {row[0]}")
+
+
+async def _check_outbox(
+    conn: asyncpg.Connection[asyncpg.Record],
+    stage: Stage,
+    last: ledger.Deploy | None,
+    say: Callable[[str], None],
+) -> None:
+    rows = await conn.fetch(
+        "SELECT dedup_key, body->>'state' AS state, delivered_at FROM airlock.alert"
+        " WHERE deploy > 1 ORDER BY id"
+    )
+    told = {body.get("key") for body in stage.webhook.bodies}
+    for row in rows:
+        if row["delivered_at"] is None:
+            say(f"alert {row['dedup_key']} was not delivered")
+        elif row["dedup_key"] not in told:
+            say(f"alert {row['dedup_key']} counts as delivered, and nobody was told")
+    # The key says target, deploy, state and fence. A takeover has a fence of its own.
+    outcomes = Counter(row["dedup_key"].split("-")[2] for row in rows)
+    if last is not None and not last.is_open and last.state not in outcomes:
+        say(f"nobody hears that deploy {last.id} ended as {last.state}")
+    for state in ledger.FINISHED:
+        if outcomes[state] > 1:
+            say(f"that the deploy {state} is told {outcomes[state]} times, under different keys")
+
+
+async def _check_service(stage: Stage, deployed: bool, say: Callable[[str], None]) -> None:
+    try:
+        health = await stage.health()
+    except Exception as error:  # noqa: BLE001 – whatever it is, the service does not answer
+        say(f"the service does not answer: {type(error).__name__}")
+        return
+    wanted = "v2" if deployed else "v1"
+    if health.get("release") != wanted:
+        say(f"the service is of release {health.get('release')}, expected {wanted}")
+
+
+# ---------------------------------------------------------------- processes and files
+
+
+def processes(root: Path) -> dict[int, str]:
+    """Every process that belongs to the stage in that folder, by what it names or where it is."""
+    found: dict[int, str] = {}
+    mark = str(root)
+    for process in table.everything():
+        folder = table.directory(process.pid)
+        words = table.command_line(process.pid)
+        named = any(mark in word for word in words)
+        inside = folder is not None and folder.is_relative_to(root)
+        if process.pid != os.getpid() and (
+            named or inside or mark in "".join(table.environ(process.pid).values())
+        ):
+            found[process.pid] = " ".join(words)[:160]
+    return found
+
+
+async def _strangers(stage: Stage) -> list[str]:
+    """All but one instance of the service."""
+    serving = (await stage.health()).get("pid")
+    return [
+        f"{pid} {command}"
+        for pid, command in processes(stage.root.parent).items()
+        if pid != serving
+    ]
+
+
+def files(stage: Stage) -> set[str]:
+    """What is in the state folder, numbers and hashes as a sign, contents of snapshots left out."""
+    state = stage.root / ".airlock"
+    found = set[str]()
+    for path in state.rglob("*"):
+        parts = path.relative_to(state).parts
+        if len(parts) > 4 or "__pycache__" in parts:
+            continue
+        found.add("/".join(re.sub(r"[0-9a-f]{6,}|\d+", "#", part) for part in parts))
+    return found
+
+
+def _is_left(name: str) -> bool:
+    """Where no fault-free run says what may be there."""
+    return name.startswith(("prod/clones/", "prod/snapshots/."))
+
+
+async def _eventually(look: Callable[[], object], said: str, say: Callable[[str], None]) -> None:
+    """What is on its way out gets some seconds."""
+    clock = asyncio.get_running_loop()
+    deadline = clock.time() + SETTLED_S
+    while True:
+        found = await look()  # type: ignore[misc]
+        if not found or clock.time() > deadline:
+            break
+        await asyncio.sleep(0.1)
+    for each in found:
+        say(said.format(each))
