@@ -41,6 +41,7 @@ from airlock.release import Release
 from airlock.request import DeployRequest
 from airlock.rollback import Undone
 from airlock.service import Instance, Restart
+from airlock.service import log as service_log
 from airlock.settings import Target
 from airlock.snapshot import Snapshot
 
@@ -628,10 +629,15 @@ async def _health_after(
 ) -> HealthVerdict | None:
     if target.service is None:
         return None
-    serving = back.new if back else await running_instance(conn, target)
-    if serving is None and row.previous is None:
-        return None  # nothing served before either
-    return await health.check(target, serving)
+    if back is not None:
+        return await health.check(target, back.new)
+    serving = await running_instance(conn, target)
+    if serving is None:
+        # Nothing served before either, or it should serve.
+        return await health.check(target, None) if row.previous is not None else None
+    # What it said while things were bad is no news about how it is now.
+    now = replace(serving, logs=tuple(service_log.mark(each.path) for each in serving.logs))
+    return await health.check(target, now)
 
 
 async def strand(lease: Lease, failure: str) -> None:

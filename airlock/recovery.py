@@ -5,13 +5,14 @@ Everything is read from the ledger and from what is really there; nothing of the
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from airlock import ledger, preview, refresh, sessions
+from airlock import ledger, preview, refresh, sessions, snapshot
 from airlock.errors import Refused
 from airlock.ledger import Deploy, Lease
 from airlock.plan import AppliedMigration
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # Who asks, and when they want to be told, makes no other deploy of it.
 _OF_PEOPLE = ("requester", "reason")
+SWEEPS = 10
+SWEEP_S = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,20 @@ async def take_up(target: Target, wanted: DeployRequest | None = None) -> Taken 
             if last.is_cut_off:
                 return await _take(conn, target, last, wanted)
     return None
+
+
+async def clear_up(target: Target) -> None:
+    """Remove what the dead runner left on this machine. Never fails: the next snapshot sweeps, too.
+
+    Again until nothing is found: a server of its clone may still be ending.
+    """
+    try:
+        for _ in range(SWEEPS):
+            if not await asyncio.to_thread(snapshot.sweep, target):
+                return
+            await asyncio.sleep(SWEEP_S)
+    except OSError as error:
+        log.warning("What was left of %s was not removed: %s", target.name, error)
 
 
 async def _take(conn: Conn, target: Target, last: Deploy, wanted: DeployRequest | None) -> Taken:

@@ -11,8 +11,9 @@ from uuid import UUID
 
 import httpx
 from prefect import get_client, get_run_logger, pause_flow_run
-from prefect.input import RunInput
+from prefect.input import RunInput, keyset_from_paused_state
 from prefect.runtime import flow_run
+from prefect.states import Paused
 from prefect.utilities.urls import url_for
 from pydantic import Field
 
@@ -115,23 +116,27 @@ async def _paused(question: str, timeout_s: float, key: str) -> Decision | None:
         async with asyncio.timeout(timeout_s):
             while True:
                 try:
-                    return await pause_flow_run(
+                    given = await pause_flow_run(
                         wait_for_input=form,
                         timeout=timeout_s + SLACK_S,
                         poll_interval=POLL_S,
                         key=key,
                     )
+                    # None for a question that was answered while we did not hear.
+                    return given or await Decision.aload(_answers(key))
                 except httpx.HTTPError as away:
                     await _until_resumed(away)
     except TimeoutError:
         return None
 
 
-async def _until_resumed(away: Exception) -> None:
-    """Wait while the server is away, and from then on for the answer.
+def _answers(key: str) -> dict[str, str]:
+    """Where Prefect keeps what was answered to the question of that key."""
+    return dict(keyset_from_paused_state(Paused(pause_key=key)))
 
-    The question stands there; asked again under its key, Prefect hands over what was answered.
-    """
+
+async def _until_resumed(away: Exception) -> None:
+    """Wait while the server is away, and from then on for the answer: the question stands there."""
     get_run_logger().warning("Waiting for the decision, and for the Prefect server: %s", away)
     while True:
         await asyncio.sleep(POLL_S)

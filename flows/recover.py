@@ -10,7 +10,7 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from airlock import ledger, lock, refresh, settings
+from airlock import ledger, lock, recovery, refresh, settings
 from airlock.errors import Refused, Transient
 from airlock.recovery import Taken
 from airlock.request import DeployRequest
@@ -91,9 +91,12 @@ async def finish(left: Taken, door: AsyncExitStack, person: Person) -> State:
         return await deploy_forwards(lease, door, dry_run=wanted.dry_run)
 
     is_deploy = row.kind == "deploy"
-    async with nullcontext() if is_deploy else refresh.alone(settings.target(lease.target)):
+    target = settings.target(lease.target)
+    async with nullcontext() if is_deploy else refresh.alone(target):
         undo = undo_deploy if is_deploy else undo_refresh
-        return await carry_out(lease, person, work, undo)
+        ended = await carry_out(lease, person, work, undo)
+    await recovery.clear_up(target)
+    return ended
 
 
 async def _anything_open(names: list[str]) -> bool:

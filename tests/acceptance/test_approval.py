@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -23,6 +24,7 @@ from airlock.errors import Refused, Transient
 from airlock.introspection import read_catalogue
 from airlock.postgres import connect
 from airlock.request import DeployRequest
+from flows import runtime
 from flows.runtime import Runtime, client
 
 TOML = """
@@ -130,31 +132,53 @@ async def production(database, prefect_server: Runtime, tmp_path, monkeypatch):
         yield made
 
 
-@dataclass(slots=True, kw_only=True)
 class Gateway:
-    """A way to the Prefect server that can be shut."""
+    """A way to the Prefect server that can be shut.
 
-    upstream: httpx.URL
-    api_url: str = ""
-    is_shut: bool = False
-    ways: set[asyncio.StreamWriter] = field(default_factory=set)
+    In a thread of its own: Prefect waits for some answers without letting the loop run.
+    """
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.is_shut:
+    def __init__(self, server: Runtime) -> None:
+        self._upstream = httpx.URL(server.api_url)
+        self._ways: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._is_shut = False
+        self.api_url = ""
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_shut:
             writer.transport.abort()
             return
-        there, back = await asyncio.open_connection(self.upstream.host, self.upstream.port)
-        both = {writer, back}
-        self.ways |= both
+        there, back = await asyncio.open_connection(self._upstream.host, self._upstream.port)
+        self._ways |= {writer, back}
         await asyncio.gather(_pump(reader, back), _pump(there, writer))
-        self.ways -= both
+
+    def _abort(self) -> None:
+        for way in self._ways:
+            way.transport.abort()
+        self._ways.clear()
 
     async def shut(self, seconds: float) -> None:
-        self.is_shut = True
-        for way in self.ways:
-            way.transport.abort()
+        self._is_shut = True
+        self._loop.call_soon_threadsafe(self._abort)
         await asyncio.sleep(seconds)
-        self.is_shut = False
+        self._is_shut = False
+
+    def __enter__(self) -> Gateway:
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        listening = asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self._listening = asyncio.run_coroutine_threadsafe(listening, self._loop).result(10)
+        self.api_url = f"http://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}/api"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_shut = True
+        self._loop.call_soon_threadsafe(self._listening.close)
+        self._loop.call_soon_threadsafe(self._abort)
+        self._loop.call_soon_threadsafe(self._loop.call_later, 0.2, self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
 
 async def _pump(source: asyncio.StreamReader, drain: asyncio.StreamWriter) -> None:
@@ -163,14 +187,6 @@ async def _pump(source: asyncio.StreamReader, drain: asyncio.StreamWriter) -> No
             drain.write(chunk)
             await drain.drain()
     drain.transport.abort()
-
-
-@asynccontextmanager
-async def gateway(server: Runtime):
-    found = Gateway(upstream=httpx.URL(server.api_url))
-    async with await asyncio.start_server(found.carry, "127.0.0.1", 0) as listening:
-        found.api_url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/api"
-        yield found
 
 
 @asynccontextmanager
@@ -339,7 +355,7 @@ async def test_a_prefect_server_that_is_away_for_a_while_ends_no_waiting(
 ):
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    async with gateway(prefect_server) as gate:
+    with Gateway(prefect_server) as gate:
         there = replace(prefect_server, api_url=gate.api_url)
         with there.as_current(), temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
             async with deploying() as running:
@@ -348,6 +364,7 @@ async def test_a_prefect_server_that_is_away_for_a_while_ends_no_waiting(
                 assert not running.done()
                 await production.answer(decision="approve", name="Grace", reason="back again")
                 state = await running
+            await runtime._send_what_is_left()  # while there is a way
     assert state.name == "Deployed", state.message
     assert (await production.approval()).reason == "back again"
 
