@@ -57,9 +57,8 @@ RELEASES: dict[str, tuple[str, str, str]] = {
         "    " + BOOT,
         '    socket.create_server(("127.0.0.1", int(os.environ["TAKEN_PORT"])))\n    ' + BOOT,
     ),
-    "exits": ("start_server.py", "    " + BOOT, '    sys.exit("no licence")\n    ' + BOOT),
     # What it says cannot be stored as it is.
-    "nul": ("start_server.py", "    " + BOOT, '    sys.exit("no \\0 licence")\n    ' + BOOT),
+    "exits": ("start_server.py", "    " + BOOT, '    sys.exit("no \\0 licence")\n    ' + BOOT),
     "never-ready": ("start_server.py", "    " + BOOT, "    signal.pause()\n    " + BOOT),
 }
 
