@@ -28,9 +28,10 @@ demo: $(STAMP) ## Play a good deploy, a bad release and a bad migration; KEEP=1 
 MEMORY := $(shell d=/dev/shm; grep -qs " $$d [^ ]* [^ ]*noexec" /proc/mounts || [ ! -w $$d ] || \
 	[ "$$(df -k -P $$d | awk 'END {print $$4}')" -lt 6000000 ] || echo $$d)
 
+# Dozens of programs are started: each would compile airlock and flows anew where bytecode is not kept.
 .PHONY: test
 test: $(STAMP) ## Run the whole suite; ARGS goes to pytest
-	$(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: faults
 faults: $(STAMP) ## Break deploys in hundreds of ways, see that each recovers, write docs/faults.md

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import tempfile
@@ -47,6 +48,12 @@ TEST_SETTINGS = {
 }
 
 _numbers = itertools.count(1)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; the collector need not walk through all of Prefect again."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from airlock import contents, ledger, release, server, service, settings
@@ -26,6 +25,7 @@ from airlock.contents import Contents
 from airlock.introspection import read_catalogue
 from airlock.postgres import connect, quote_ident
 from airlock.request import DeployRequest
+from airlock.service import probe
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TRACKER = CHECKOUT / "examples" / "ma_tracker"
@@ -60,9 +60,8 @@ RELEASES: dict[str, tuple[str, str, str]] = {
         "    " + BOOT,
         '    socket.create_server(("127.0.0.1", int(os.environ["TAKEN_PORT"])))\n    ' + BOOT,
     ),
-    "exits": ("start_server.py", "    " + BOOT, '    sys.exit("no licence")\n    ' + BOOT),
     # What it says cannot be stored as it is.
-    "nul": ("start_server.py", "    " + BOOT, '    sys.exit("no \\0 licence")\n    ' + BOOT),
+    "exits": ("start_server.py", "    " + BOOT, '    sys.exit("no \\0 licence")\n    ' + BOOT),
     "never-ready": ("start_server.py", "    " + BOOT, "    signal.pause()\n    " + BOOT),
 }
 
@@ -165,8 +164,8 @@ class Stage:
         return World(catalogue=catalogue, contents=read)
 
     async def health(self) -> dict[str, Any]:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            return (await client.get(f"{self.base_url}/health")).json()
+        async with probe.client() as http:
+            return (await http.get(f"{self.base_url}/health")).json()
 
     async def last(self) -> ledger.Deploy:
         async with ledger.connection(self.target) as conn:

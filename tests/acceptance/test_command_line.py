@@ -6,6 +6,8 @@ import asyncio
 import os
 import sys
 
+from airlock.postgres import connect
+
 
 async def airlock(prefect_server, *arguments):
     process = await asyncio.create_subprocess_exec(
@@ -18,7 +20,10 @@ async def airlock(prefect_server, *arguments):
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_the_exit_status_says_how_it_ended(stage, prefect_server):
+async def test_the_exit_status_says_how_it_ended_and_an_undo_keeps_what_was_written_meanwhile(
+    stage, prefect_server
+):
+    before = await stage.world()
     stage.migration(11, "score", "ALTER TABLE deals ADD COLUMN score integer;", "SELECT 1;")
     code, out, _ = await airlock(prefect_server, "deploy", "prod", "--reason", "score")
     last = out.splitlines()[-1]
@@ -32,8 +37,18 @@ async def test_the_exit_status_says_how_it_ended(stage, prefect_server):
     code, out, _ = await airlock(prefect_server, "deploy", "prod")
     assert (code, out) == (0, "prod stands at 010_halt_monitoring. Nothing to do.\n")
 
+    async with connect(stage.superuser_url) as conn:
+        await conn.execute(
+            "UPDATE deals SET last_halt_at = now()"
+            " WHERE id = (SELECT min(id::text)::uuid FROM deals)"
+        )
     code, out, _ = await airlock(prefect_server, "rollback", "prod", "--reason", "not wanted")
-    assert code == 0
+    assert (code, out.splitlines()[-1].split(":")[0]) == (0, "UndoneByHand")
+    async with connect(stage.superuser_url) as conn:
+        kept = await conn.fetch("SELECT relation, row_data FROM airlock.kept")
+    assert [row["relation"] for row in kept] == ['"public"."deals"']
+    after = await stage.world()
+    assert after.catalogue.fingerprint == before.catalogue.fingerprint
     assert (await stage.health())["release"] == "v1"
 
     code, _, err = await airlock(prefect_server, "deploy", "nowhere")

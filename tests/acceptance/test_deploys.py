@@ -76,17 +76,6 @@ async def test_a_good_deploy_reaches_production_without_a_failed_request_and_lea
     assert (await run_deploy()).name == "NothingToDo"
 
 
-async def test_a_role_without_replication_deploys_over_a_logical_snapshot(
-    stage, run_deploy, monkeypatch
-):
-    monkeypatch.setenv("PROD_REPLICATION_URL", os.environ["PROD_DATABASE_URL"])
-    state = await run_deploy(release="v2")
-    assert state.name == "Deployed", state.message
-    taken = json.loads((await stage.last()).snapshot)
-    assert taken["provider"] == "logical"
-    assert "REPLICATION" in taken["provider_reason"]
-
-
 async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(
     stage, run_deploy, prefect_server
 ):
@@ -124,16 +113,6 @@ async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(
     assert event["payload"]["failed_step"] == "check_health"
 
 
-async def test_rollback_notes_that_do_not_restore_are_refused_at_the_rehearsal(stage, run_deploy):
-    stage.migration(11, "score", ADD_COLUMN[0], "ALTER TABLE deals DROP COLUMN IF EXISTS scores;")
-    before = await stage.world()
-    state = await run_deploy()
-    assert state.name == "Refused"
-    assert "column public.deals.score" in ((await stage.last()).failure or "")
-    await assert_as_before(stage, before)
-    assert "rehearse" in stage.webhook.text
-
-
 async def test_a_schema_that_differs_from_the_rehearsal_is_rolled_back(stage, run_deploy):
     forward = f"""{ADD_COLUMN[0]}
     DO $$ BEGIN IF {ON_PRODUCTION_ONLY} THEN
@@ -152,8 +131,7 @@ async def test_a_schema_that_differs_from_the_rehearsal_is_rolled_back(stage, ru
     ("release", "said", "ready_s"),
     [
         ("port-taken", "Address already in use", 8),
-        ("exits", "no licence", 8),
-        ("nul", "no \ufffd licence", 8),
+        ("exits", "no \ufffd licence", 8),
         ("never-ready", "not ready", 1),
     ],
 )
@@ -201,32 +179,28 @@ async def test_a_plan_that_fails_half_way_is_undone_whole(stage, run_deploy):
     assert "apply_plan" in stage.webhook.text
 
 
-async def test_a_dead_webhook_fails_no_deploy_and_its_alert_waits(stage, run_deploy):
+async def test_what_is_refused_at_the_rehearsal_is_told_with_the_next_deploy_if_the_webhook_is_dead(
+    stage, run_deploy, monkeypatch
+):
     stage.webhook.status = 500
-    stage.migration(11, "score", ADD_COLUMN[0], "SELECT 1;")
-    assert (await run_deploy()).name == "Refused"
+    stage.migration(11, "score", ADD_COLUMN[0], "ALTER TABLE deals DROP COLUMN IF EXISTS scores;")
+    before = await stage.world()
+    state = await run_deploy()
+    # Rollback notes that do not restore are refused.
+    assert state.name == "Refused"
+    assert "column public.deals.score" in ((await stage.last()).failure or "")
+    await assert_as_before(stage, before)
+    assert "rehearse" in stage.webhook.text
+
     stage.webhook.status = 200
     stage.webhook.bodies.clear()
     (stage.root / "migrations" / "011_score.sql").unlink()
-    assert (await run_deploy(release="v2")).name == "Deployed"
+    monkeypatch.setenv("PROD_REPLICATION_URL", os.environ["PROD_DATABASE_URL"])
+    state = await run_deploy(release="v2")
+    # The dead webhook failed no deploy, and its alert has waited.
+    assert state.name == "Deployed", state.message
     assert "REFUSED" in stage.webhook.text
-
-
-async def test_a_person_undoes_the_last_deploy(stage, run_deploy):
-    from flows.rollback import rollback
-
-    before = await stage.world()
-    assert (await run_deploy(release="v2")).name == "Deployed"
-    async with connect(stage.superuser_url) as conn:
-        await conn.execute(
-            "UPDATE deals SET last_halt_at = now()"
-            " WHERE id = (SELECT min(id::text)::uuid FROM deals)"
-        )
-    state = await rollback(target="prod", reason="not wanted", return_state=True)
-    assert state.name == "UndoneByHand", state.message
-    async with connect(stage.superuser_url) as conn:
-        kept = await conn.fetch("SELECT relation, row_data FROM airlock.kept")
-    assert [row["relation"] for row in kept] == ['"public"."deals"']
-    after = await stage.world()
-    assert after.catalogue.fingerprint == before.catalogue.fingerprint
-    assert (await stage.health())["release"] == "v1"
+    # A role without replication deploys over a logical snapshot.
+    taken = json.loads((await stage.last()).snapshot)
+    assert taken["provider"] == "logical"
+    assert "REPLICATION" in taken["provider_reason"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from playwright.async_api import Locator, Page, expect
 
+PATIENCE_S = 40
 CHROMIUM = shutil.which("chromium")
 BUSY = 503
 DECISION_PX = 1420
@@ -82,6 +83,10 @@ class Window:
     async def reaches(self, state: str) -> None:
         """Wait until the run that is open stands in that state."""
         await expect(self.page.get_by_text(state, exact=True).first).to_be_visible()
+
+    async def is_drawn(self) -> None:
+        """Wait until no part of the page is a grey placeholder."""
+        await expect(self.page.locator(".animate-pulse")).to_have_count(0)
 
     @property
     def decision(self) -> Locator:
