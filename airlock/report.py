@@ -12,7 +12,7 @@ from airlock.approval import Approval
 from airlock.catalogue import Attributes, Catalogue, SchemaDiff, diff
 from airlock.effects import Effect, LockMode, StatementEffects
 from airlock.health import HealthVerdict
-from airlock.ledger import Deploy, Event, step_times
+from airlock.ledger import CUT_OFF, Deploy, Event, step_times
 from airlock.markdown import code, fenced, plain, table
 from airlock.plan import AppliedMigration
 from airlock.rehearsal import Rehearsal
@@ -174,6 +174,7 @@ def _facts(report: DeployReport) -> str:
         (row.kind.title(), _what(row)),
         ("Started by", " – ".join(part for part in (row.requester, row.reason) if part)),
         ("Time", _time(row)),
+        ("Taken over", _taken_over(report.events)),
         *_live(report),
         ("Rows kept", f"{report.kept_rows:,} in airlock.kept" if report.kept_rows else ""),
         ("Left out on request", _left_out(row)),
@@ -192,6 +193,11 @@ def _facts(report: DeployReport) -> str:
     if row.run_url and row.run_url.startswith(("http://", "https://")):
         rows.append(("Run", f"[open it in Prefect](<{quote(row.run_url, safe=_IN_ADDRESSES)}>)"))
     return table(("", ""), rows)
+
+
+def _taken_over(events: Sequence[Event]) -> str:
+    """Each runner that was gone, and what became of the deploy."""
+    return "; ".join(each.detail for each in events if each.step == CUT_OFF)
 
 
 def _live(report: DeployReport) -> Iterator[tuple[str, str]]:

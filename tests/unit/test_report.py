@@ -285,6 +285,14 @@ def rolled_back(**changed: Any) -> Deploy:
     return deploy(**(facts | changed))
 
 
+def test_the_report_says_whose_runner_was_gone_and_which_way_it_went_on():
+    said = "vm:7:a-1 was last heard of 41 s ago, applied; it was applied, so it is finished"
+    taken_over = Event(at=AT, step="cut_off", phase="done", detail=said)
+    found = make(rolled_back())
+    text = report.markdown(replace(found, events=(*found.events, taken_over)))
+    assert f"| Taken over | {said} |" in text.replace("\\", "")
+
+
 def test_after_a_rollback_the_report_says_how_it_was_before_and_how_it_is_now():
     text = report.markdown(make(rolled_back(), *WENT_BACK))
     assert text.startswith("# ROLLED BACK – service healthy on 010_x (prod)\n")
