@@ -6,6 +6,7 @@ fence; a runner whose deploy was taken over can write nothing more.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -636,12 +637,20 @@ async def journal(
             await event(conn, lease, step, "done")
 
 
+# Of errors that say nothing by themselves.
+_NAMES: Mapping[type[BaseException], str] = {
+    asyncio.CancelledError: "stopped half-way",
+    TimeoutError: "its time was up",
+}
+
+
 async def record_failure(target: Target, lease: Lease, step: str, error: BaseException) -> None:
     # On a connection of its own: the step's may be what broke. The failure matters more than its
     # record, so a ledger out of reach does not hide it.
     with contextlib.suppress(AirlockError, OSError):
         async with connection(target) as conn:
-            await event(conn, lease, step, "failed", str(error) or type(error).__name__)
+            said = str(error) or _NAMES.get(type(error), type(error).__name__)
+            await event(conn, lease, step, "failed", said)
 
 
 # ---------------------------------------------------------------- catalogues

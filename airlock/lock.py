@@ -28,6 +28,10 @@ CHECK_S = 10.0
 REGAIN_S = 10.0
 
 
+class Held(Transient):
+    """Somebody else has the lock, and is at work."""
+
+
 @asynccontextmanager
 async def hold(target: Target, *, wait_s: float = 0, regain: bool = True) -> AsyncGenerator[None]:
     """The database's one lock, on a connection of its own, for as long as the block runs.
@@ -36,7 +40,7 @@ async def hold(target: Target, *, wait_s: float = 0, regain: bool = True) -> Asy
     every older snapshot.
     wait_s: how long to wait for another holder, in seconds.
     regain: take it again when its connection is lost; not where the block replaces the database.
-    Raises Transient naming the holder when the wait is over; LeaseLost out of the block when the
+    Raises Held naming the holder when the wait is over; LeaseLost out of the block when the
     lock was lost, and somebody else has it.
     """
     async with AsyncExitStack() as stack:
@@ -46,7 +50,7 @@ async def hold(target: Target, *, wait_s: float = 0, regain: bool = True) -> Asy
             deadline = time.monotonic() + wait_s
             while (holder := await lock.take()) is not None:
                 if time.monotonic() >= deadline:
-                    raise Transient(_held(target, holder))
+                    raise Held(_held(target, holder))
                 await asyncio.sleep(POLL_S)
         scope = await stack.enter_async_context(Scope())
         if regain:

@@ -44,6 +44,7 @@ EXIT = {
     "Cancelled": 1,
     "RolledBack": 2,
     "Stranded": 3,
+    "TakenOver": 3,
 }
 
 

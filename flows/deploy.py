@@ -11,13 +11,14 @@ from prefect.states import Cancelled, Completed, Failed
 
 from airlock import lock, settings
 from airlock.approval import check_reason
-from airlock.errors import Refused, Transient
+from airlock.errors import LeaseLost, Refused, Transient
 from airlock.request import DeployRequest
 from flows import form, watch
 from flows.forward import deploy_forwards
 from flows.interrupt import Interrupted, Person, listening
+from flows.naming import close_run
 from flows.recover import finish
-from flows.undo import carry_out, undo_deploy
+from flows.undo import carry_out, taken_over, undo_deploy
 from tasks.plan_migrations import plan_migrations
 from tasks.send_alert import send_alert
 from tasks.take_up import take_up
@@ -68,6 +69,8 @@ async def deploy(  # noqa: PLR0913, PLR0917 – the form has as many fields
             return await _deploy(request, door, person)
     except Interrupted as asked:
         return Cancelled(name="Cancelled", message=f"{target} was not touched. {asked}")
+    except LeaseLost as error:
+        return taken_over(error)
     except (Refused, Transient) as error:
         return Failed(name="Refused", message=str(error))
 
@@ -76,6 +79,7 @@ async def _deploy(request: DeployRequest, door: AsyncExitStack, person: Person) 
     target, lease = request.target, None
     left = await take_up(target, request)
     if left is not None and left.continues:
+        await close_run(left.row, "its deploy goes on in another run")
         lease = left.lease
     elif left is not None:
         ended = await finish(left, door, person)

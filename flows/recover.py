@@ -43,10 +43,12 @@ async def recover(target: form.AnyTarget = None) -> State:
     names = [target] if target else list(settings.load().targets)
     ended: dict[str, State] = {}
     async with listening() as person:
-        await watch.off()
         for name in names:
             ended[name] = await _recovered(name, person)
-        if await _anything_open(names):
+    if not await _anything_open():
+        await watch.off()
+        # Whoever opened a deploy at this moment has switched it on before, or does so now.
+        if await _anything_open():
             await watch.on()
     return _outcome(ended)
 
@@ -68,8 +70,10 @@ async def _recovered(name: str, person: Person) -> State:
             if left is None:
                 return Completed(name="NothingToRecover", message="somebody else was quicker")
             return await finish(left, door, person)
-    except (Refused, Transient) as error:
-        return Failed(name="NotRecovered", message=str(error))
+    except lock.Held as error:
+        return Completed(name="NothingToRecover", message=str(error))
+    except Exception as error:  # noqa: BLE001 – one target's trouble is not the others'
+        return Failed(name="NotRecovered", message=str(error) or type(error).__name__)
 
 
 async def finish(left: Taken, door: AsyncExitStack, person: Person) -> State:
@@ -99,12 +103,13 @@ async def finish(left: Taken, door: AsyncExitStack, person: Person) -> State:
     return ended
 
 
-async def _anything_open(names: list[str]) -> bool:
-    """Also where nobody can tell, because the server is away."""
-    for name in names:
+async def _anything_open() -> bool:
+    """Whether a runner works on any target, or worked; also where its server is away."""
+    for target in settings.load().targets.values():
         try:
-            async with ledger.connection(settings.target(name)) as conn:
-                if any(last.is_open for last in await ledger.recent(conn)):
+            async with ledger.connection(target) as conn:
+                last = next(iter(await ledger.recent(conn)), None)
+                if last is not None and last.is_open and last.state != "stranded":
                     return True
         except Transient:
             return True

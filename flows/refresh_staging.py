@@ -9,13 +9,13 @@ from prefect import flow
 from prefect.states import Cancelled, Failed
 
 from airlock import lock, refresh, settings
-from airlock.errors import Refused, Transient
+from airlock.errors import LeaseLost, Refused, Transient
 from airlock.request import RefreshRequest
 from flows import form, watch
 from flows.forward import refresh_forwards
 from flows.interrupt import Interrupted, listening
 from flows.recover import finish
-from flows.undo import carry_out, undo_refresh
+from flows.undo import carry_out, taken_over, undo_refresh
 from tasks.plan_refresh import plan_refresh
 from tasks.take_up import take_up
 
@@ -63,5 +63,7 @@ async def refresh_staging(
                 )
     except Interrupted as asked:
         return Cancelled(name="Cancelled", message=f"{target} was not touched. {asked}")
+    except LeaseLost as error:
+        return taken_over(error)
     except (Refused, Transient) as error:
         return Failed(name="Refused", message=str(error))

@@ -9,11 +9,11 @@ from prefect.states import Completed, Failed
 
 from airlock import approval, lock, refresh, settings
 from airlock import deploy as steps
-from airlock.errors import Refused, Transient
-from flows import form
+from airlock.errors import LeaseLost, Refused, Transient
+from flows import form, watch
 from flows.interrupt import listening
 from flows.naming import close_run, link_run
-from flows.undo import take_back, told
+from flows.undo import take_back, taken_over, told
 
 State = Any
 
@@ -44,12 +44,15 @@ async def rollback(
         ):
             lease, last = await steps.reopen(settings.target(target), number)
             await close_run(last, "the deploy is rolled back")
+            await watch.on()
             await link_run(lease)
             asked = RollbackAsked(
                 f"Rollback asked for by {requester or 'somebody'}: {reason or 'no reason given'}"
             )
             async with lock.heartbeat(settings.target(target), lease), told(lease):
                 ended = await take_back(lease, asked, kind=last.kind)
+    except LeaseLost as error:
+        return taken_over(error)
     except (Refused, Transient) as error:
         return Failed(name="Refused", message=str(error))
     if ended.name == "Stranded":

@@ -115,6 +115,11 @@ async def _or_help(
         )
 
 
+def taken_over(lost: LeaseLost) -> State:
+    """The end of a run whose deploy is another one's by now: not Refused, which says untouched."""
+    return Failed(name="TakenOver", message=str(lost))
+
+
 def _read_back(lease: Lease, state: ledger.State, failure: Exception) -> State:
     """It had ended, and the answer was lost on its way."""
     said = f"{_in_short(_said(failure))} The ledger says that {lease.target} had {state} by then."

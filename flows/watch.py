@@ -6,10 +6,15 @@ name, a server that is away changes nothing about the deploy.
 
 from __future__ import annotations
 
+import asyncio
+
 from prefect import get_client, get_run_logger
 from prefect.exceptions import ObjectNotFound
 
 DEPLOYMENT = "recover/all"
+
+
+AWAY_S = 10.0
 
 
 async def on() -> None:
@@ -24,7 +29,7 @@ async def off() -> None:
 
 async def _switch(*, active: bool) -> None:
     try:
-        async with get_client() as client:
+        async with asyncio.timeout(AWAY_S), get_client() as client:
             found = await client.read_deployment_by_name(DEPLOYMENT)
             for schedule in found.schedules:
                 if schedule.active != active:
@@ -32,4 +37,5 @@ async def _switch(*, active: bool) -> None:
     except ObjectNotFound:
         return  # a server without deployments: whoever started it looks after it
     except Exception as error:  # noqa: BLE001 – see above
-        get_run_logger().warning("The schedule of %s was not switched: %s", DEPLOYMENT, error)
+        said = str(error) or type(error).__name__
+        get_run_logger().warning("The schedule of %s was not switched: %s", DEPLOYMENT, said)

@@ -335,7 +335,7 @@ async def test_a_rollback_by_hand_ends_the_waiting(production, monkeypatch):
         await production.asked()
         await rollback(target="prod", reason="not wanted", return_state=True)
         state = await asyncio.wait_for(running, 10)
-    assert state.name == "Refused"
+    assert state.name == "TakenOver"
     assert "taken over" in state.message
     assert (await production.last()).state == "failed"
 
