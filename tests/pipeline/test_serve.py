@@ -21,7 +21,7 @@ import pytest
 
 from airlock import ledger, server, settings
 from airlock.postgres import connect, quote_literal
-from flows.automations import AUTOMATIONS
+from flows.automations import AUTOMATIONS, RECOVER, SILENT
 from flows.runtime import client, command
 from flows.runtime.process import process, tail
 from tests.conftest import Database, create_database, drop_database
@@ -302,8 +302,11 @@ async def queues_and_automations_are_there(served: Served) -> None:
         queue = await http.get(f"/work_pools/{command.WORK_POOL}/queues/prod")
         assert queue.raise_for_status().json()["concurrency_limit"] == 1
         found = (await http.post("/automations/filter", json={})).raise_for_status().json()
-        assert {each["name"] for each in found} == {each.name for each in AUTOMATIONS}
-        runs = (await http.post("/flow_runs/filter", json={})).raise_for_status().json()
+        named = {each.name for each in AUTOMATIONS}
+        assert {each["name"] for each in found} == named | {RECOVER, SILENT}
+        assert {each["name"] for each in found if each["enabled"]} == {RECOVER, SILENT}
+        wanted = {"flows": {"name": {"any_": ["deploy"]}}}
+        runs = (await http.post("/flow_runs/filter", json=wanted)).raise_for_status().json()
         assert len(runs) == 1, "the command line's run is one of this server"
 
 
