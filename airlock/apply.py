@@ -241,6 +241,7 @@ class Runner:
             # An autovacuum worker gives way after deadlock_timeout: a lock_timeout below it never
             # gets past one.
             major = self.conn.get_server_version().major
+            self._limits += self._look_after_client(local=True)
             if await self.conn.fetchval(
                 for_version(postgres.query("may_set_deadlock_timeout"), major)
             ):
@@ -344,8 +345,16 @@ class Runner:
         lock_ms = 0 if _is_concurrent(statement) else self.budget.lock_timeout_ms
         timeout_ms = self.budget.build_timeout_s * 1000
         await self.conn.execute(
-            f"SET lock_timeout = {lock_ms}; SET statement_timeout = {timeout_ms:.0f}"
+            f"SET lock_timeout = {lock_ms}; SET statement_timeout = {timeout_ms:.0f};"
+            f"{self._look_after_client(local=False)}"
         )
+
+    def _look_after_client(self, *, local: bool) -> str:
+        """So that the server ends by itself what a killed client had it do."""
+        if self.conn.get_server_version().major < 14:
+            return ""
+        scope = "LOCAL" if local else "SESSION"
+        return f"SET {scope} client_connection_check_interval = '5s';"
 
     async def _sweep(self, version: int, statement: Statement, *, back: bool = False) -> None:
         await leftovers.sweep(

@@ -117,7 +117,7 @@ async def prepare_release(lease: Lease) -> Release | None:
         return None
     async with ledger.journal(target, lease, "prepare_release") as conn:
         row = await ledger.deploy(conn, lease.deploy)
-        if row.release is not None and row.state not in ledger.UNTOUCHED:
+        if row.release is not None and row.state not in ("planned", "snapshotted"):
             return record.load(Release, row.release)  # a tag may have moved since
         request = await _request(conn, lease)
         chosen = await release.check_out(target, request.release)
@@ -142,7 +142,7 @@ async def _known_snapshot(target: Target, row: Deploy) -> Snapshot | None:
     if row.snapshot is None or row.state == "planned":
         return None
     known = record.load(Snapshot, row.snapshot)
-    if row.state == "snapshotted":
+    if row.state in ledger.UNTOUCHED:
         try:
             await snapshot.verify(known, workers=target.snapshot.jobs)
         except Refused as error:
@@ -301,11 +301,11 @@ async def asked(target: Target) -> tuple[int, str]:
     Raises Refused when none does, or when nobody is there to hear the answer.
     """
     async with ledger.connection(target) as conn:
-        for last in await ledger.recent(conn):
-            if last.is_asked and last.flow_run:
-                return last.id, last.flow_run
-            if last.is_cut_off:
-                raise Refused(preview.unfinished(last))
+        last = await ledger.last(conn)
+        if last is not None and last.is_asked and last.flow_run:
+            return last.id, last.flow_run
+        if last is not None and last.is_cut_off:
+            raise Refused(preview.unfinished(last))
     raise Refused(
         f"No deploy of {target.name} waits for a decision. See: airlock status {target.name}"
     )

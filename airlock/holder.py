@@ -23,7 +23,9 @@ def name() -> str:
     Process numbers come back, in containers soon; the time of a start after boot does not.
     """
     pid = os.getpid()
-    return f"{socket.gethostname()}:{pid}:{_place()}-{_ticks(pid)}"
+    process = table.read(pid)
+    since = _ticks(process) if process else 0
+    return f"{socket.gethostname()}:{pid}:{_place()}-{since}"
 
 
 def is_gone(runner: str) -> bool:
@@ -35,13 +37,25 @@ def is_gone(runner: str) -> bool:
     found = _NAME.fullmatch(runner)
     if found is None or (found["host"], found["place"]) != (socket.gethostname(), _place()):
         return False
-    return _ticks(int(found["pid"])) != int(found["ticks"])
-
-
-def _ticks(pid: int) -> int | None:
+    pid = int(found["pid"])
     process = table.read(pid)
-    if process is None or not process.is_alive:
-        return None
+    if process is None:
+        return not _is_hidden(pid)
+    return not process.is_alive or _ticks(process) != int(found["ticks"])
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is a process that may not be looked at (hidepid, proc(5))."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _ticks(process: table.Process) -> int:
     return round(process.create_time * os.sysconf("SC_CLK_TCK"))
 
 

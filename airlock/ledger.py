@@ -72,7 +72,8 @@ class Lease:
 class Deploy:
     """One row of ``airlock.deploy``. The jsonb columns are text, read by whoever wrote them.
 
-    silent_s: since the runner's last heartbeat, by the database's clock.
+    silent_s: since the runner's last sign of life, by the database's clock: its heartbeat, or a
+        session of its that is changing production.
     runner_gone: whether its process has certainly ended; False where nobody can tell from here.
     """
 
@@ -358,20 +359,26 @@ async def begin(conn: Conn, request: DeployRequest | RefreshRequest, plan: Plan)
 
 async def begun(conn: Conn, request: DeployRequest | RefreshRequest) -> Lease | None:
     """The lease that an earlier try of this very process opened without hearing of it."""
-    for last in await recent(conn):
-        same = json.loads(last.request) == request.model_dump(mode="json")
-        if last.state == "planned" and last.holder == holder.name() and same:
-            return Lease(target=request.target, deploy=last.id, fence=last.fence)
-    return None
+    newest = await last(conn)
+    if newest is None or (newest.state, newest.holder) != ("planned", holder.name()):
+        return None
+    if json.loads(newest.request) != request.model_dump(mode="json"):
+        return None
+    return Lease(target=request.target, deploy=newest.id, fence=newest.fence)
 
 
-async def take_over(conn: Conn, deploy: Deploy) -> Lease:
-    """A new lease on an existing deploy; whoever held it before can write nothing more."""
+async def take_over(conn: Conn, deploy: Deploy, *, flow_run: str | None = None) -> Lease:
+    """A new lease on an existing deploy; whoever held it before can write nothing more.
+
+    flow_run: the run of Prefect that works on it from now on.
+    """
     fence = await conn.fetchval(
         "UPDATE airlock.deploy SET fence = nextval('airlock.fence'), holder = $2,"
-        " heartbeat_at = clock_timestamp() WHERE id = $1 RETURNING fence",
+        " heartbeat_at = clock_timestamp(), flow_run = coalesce($3, flow_run)"
+        " WHERE id = $1 RETURNING fence",
         deploy.id,
         holder.name(),
+        flow_run,
     )
     return Lease(target=deploy.target, deploy=deploy.id, fence=fence)
 
@@ -417,10 +424,7 @@ async def _update(
         await conn.execute(statement, lease.deploy, lease.fence, *columns.values())
 
 
-_DEPLOYS = (
-    "SELECT *, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS silent_s"
-    " FROM airlock.deploy"
-)
+_DEPLOYS = postgres.query("deploys")
 
 
 async def deploy(conn: Conn, number: int) -> Deploy:
@@ -429,6 +433,11 @@ async def deploy(conn: Conn, number: int) -> Deploy:
     if row is None:
         raise Refused(f"The ledger has no deploy {number}. See: airlock history")
     return _deploy(row)
+
+
+async def last(conn: Conn) -> Deploy | None:
+    """The newest deploy; None where there was none yet."""
+    return next(iter(await recent(conn)), None)
 
 
 async def recent(conn: Conn, *, limit: int = 1) -> tuple[Deploy, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +19,8 @@ from airlock.ledger import Lease
 from airlock.postgres import Conn
 from airlock.scope import Scope
 from airlock.settings import Target
+
+log = logging.getLogger(__name__)
 
 # Two keys of one advisory lock: "airl" in ASCII, and the one door of this database.
 LOCK = (0x6169726C, 1)
@@ -59,14 +62,17 @@ async def hold(target: Target, *, wait_s: float = 0, regain: bool = True) -> Asy
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
+    """End a task. To wait for it like this lets a cancellation of our own through."""
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait({task})
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("It is not known whether the lock was kept: %r", error)
 
 
 def _held(target: Target, holder: int) -> str:
+    who = f" (server process {holder})" if holder else ""
     return (
-        f"Another deploy, backup or refresh of {target.name} is running (server process {holder}). "
+        f"Another deploy, backup or refresh of {target.name} is running{who}. "
         f"Wait for it, or look at it: airlock status {target.name}"
     )
 

@@ -122,10 +122,10 @@ async def approval_wanted(conn: Conn, lease: Lease) -> None:
 
 async def dead_man(conn: Conn, target: Target) -> None:
     """Tell people that a deploy is open and silent, once for each of its runners."""
-    for row in await ledger.recent(conn):
-        if row.is_cut_off and row.silent_s > target.alerts.silent_s:
-            key = f"{row.target}-{row.id}-cut_off-{row.fence}"
-            await ledger.enqueue_alert(conn, row.id, key, record.dump(compose.cut_off(target, row)))
+    row = await ledger.last(conn)
+    if row is not None and row.is_cut_off and row.silent_s > target.alerts.silent_s:
+        key = f"{row.target}-{row.id}-cut_off-{row.fence}"
+        await ledger.enqueue_alert(conn, row.id, key, record.dump(compose.cut_off(target, row)))
 
 
 def _digest(text: str) -> str:
@@ -187,9 +187,11 @@ async def _enqueue_drift(conn: Conn, alert: Alert, *, after: int) -> bool:
 
 async def announce(target_name: str, emit: Callable[[Alert], None]) -> None:
     """Hand each new alert to ``emit``, once, whatever channels there are."""
-    async with ledger.connection(settings.target(target_name)) as conn:
+    target = settings.target(target_name)
+    async with ledger.connection(target) as conn:
         if await ledger.version(conn) < 2:
             return
+        await dead_man(conn, target)
         for queued in await ledger.unannounced(conn):
             # Whoever announces at this moment as well waits in here, and then passes it over.
             async with conn.transaction():

@@ -214,7 +214,8 @@ def within(conn: Conn, limit_s: float) -> Generator[None]:
     try:
         yield
     finally:
-        conn.limit_s = before
+        # A cancellation in it has left less for tidying up.
+        conn.limit_s = before if conn.limit_s == limit_s else min(before, conn.limit_s)
 
 
 @asynccontextmanager

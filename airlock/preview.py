@@ -45,18 +45,13 @@ async def look(
     target: Target,
     up_to: int | None = None,
     skip: Collection[Gate] = (),
-    *,
-    besides: int | None = None,
 ) -> tuple[Plan, Schema]:
-    """The plan, and the schema that it was made for.
-
-    besides: an open deploy that does not count.
-    """
+    """The plan, and the schema that it was made for."""
     files = migration.read_folder(target.migrations_dir)
     async with ledger.connection(target) as conn:
-        for last in await ledger.recent(conn):
-            if last.is_open and last.id != besides:
-                raise Refused(unfinished(last))
+        last = await ledger.last(conn)
+        if last is not None and last.is_open:
+            raise Refused(unfinished(last))
         applied = await ledger.applied(conn)
         pending = plan.pending(files, applied, up_to=up_to)
         schema = await undrifted(conn, target, let_pass="drift" in skip)

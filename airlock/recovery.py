@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from airlock import ledger, preview, refresh, sessions, snapshot
+from airlock import ledger, lock, migration, plan, preview, refresh, sessions, snapshot
 from airlock.errors import Refused
 from airlock.ledger import Deploy, Lease
 from airlock.plan import AppliedMigration
@@ -22,8 +22,10 @@ from airlock.settings import Target
 
 log = logging.getLogger(__name__)
 
-# Who asks, and when they want to be told, makes no other deploy of it.
+# Who asks for a deploy, and why, makes no other deploy of it.
 _OF_PEOPLE = ("requester", "reason")
+# What was approved or backed up longer ago is done again.
+CONTINUE_S = 3600.0
 SWEEPS = 10
 SWEEP_S = 0.3
 
@@ -46,6 +48,7 @@ class Taken:
     """An unfinished deploy that is ours now.
 
     row: as it was found.
+    run: the run of Prefect that had it before.
     same: whether whoever takes it over has asked for this very deploy.
     continues: whether it is that one, and simply goes on.
     """
@@ -53,6 +56,7 @@ class Taken:
     lease: Lease
     row: Deploy
     remedy: Remedy
+    run: str | None = None
     same: bool = False
     continues: bool = False
 
@@ -88,19 +92,88 @@ def _of_refresh(*, swapped: bool) -> Remedy:
     return Remedy(way="back", why="the copy does not serve yet")
 
 
-async def take_up(target: Target, wanted: DeployRequest | None = None) -> Taken | None:
+async def take_up(
+    target: Target, wanted: DeployRequest | None = None, *, flow_run: str | None = None
+) -> Taken | None:
     """Take over what a dead runner left unfinished; None where there is nothing of that kind.
 
     To be called with the lock of the database held. From here on the old runner can write nothing,
     and nothing that it started in the database goes on.
     wanted: what the caller would deploy anyway. If it is what was cut off, it goes on.
+    flow_run: the caller's run of Prefect; what it has taken before, not hearing so, is its own.
     Raises Transient when what the old runner started does not end.
     """
     async with ledger.connection(target) as conn:
-        for last in await ledger.recent(conn):
-            if last.is_cut_off:
-                return await _take(conn, target, last, wanted)
-    return None
+        found = await _left(conn, flow_run)
+        if found is not None and found.is_cut_off and not found.runner_gone:
+            # Its heart may have stopped with the server's, and beat again in a moment.
+            await asyncio.sleep(2 * lock.HEARTBEAT_S)
+            found = await _left(conn, flow_run)
+        if found is None:
+            return None
+        # Its outcome is told from an outbox of this version.
+        await ledger.ensure(conn)
+        return await _take(conn, target, found, wanted, flow_run)
+
+
+async def _left(conn: Conn, flow_run: str | None) -> Deploy | None:
+    found = await ledger.last(conn)
+    if found is None or not found.is_open or found.state == "stranded":
+        return None
+    ours = flow_run is not None and found.flow_run == flow_run
+    return found if ours or found.is_cut_off else None
+
+
+async def _take(
+    conn: Conn, target: Target, found: Deploy, wanted: DeployRequest | None, flow_run: str | None
+) -> Taken:
+    # First: what the old runner began may be done by the time it is ended.
+    lease = await sessions.take_over(conn, found, flow_run=flow_run)
+    row = await ledger.deploy(conn, found.id)
+    same = wanted is not None and _is_same(row, wanted)
+    continues = wanted is not None and same and await _goes_on(conn, target, found, row, wanted)
+    if continues:
+        which = Remedy(way="forwards", why="the same deploy was asked for again")
+    else:
+        done = await ledger.migrations_of(conn, row.id)
+        swapped = row.kind == "refresh" and await refresh.is_swapped(target, row)
+        which = remedy(row, done, swapped=swapped)
+    taken = Taken(
+        lease=lease, row=row, remedy=which, run=found.flow_run, same=same, continues=continues
+    )
+    said = f"{found.holder} was last heard of {found.silent_s:.0f} s ago, {row.state}; "
+    await ledger.event(conn, lease, ledger.CUT_OFF, "done", said + which.sentence)
+    log.info("%s", taken.sentence)
+    return taken
+
+
+async def _goes_on(
+    conn: Conn, target: Target, found: Deploy, row: Deploy, wanted: DeployRequest
+) -> bool:
+    """Whether the deploy that was cut off is still the one that is asked for."""
+    if row.state == "rolling_back":
+        return False
+    untouched = row.state in ledger.UNTOUCHED
+    if untouched and found.silent_s > CONTINUE_S:
+        return False
+    applied = [each for each in await ledger.applied(conn) if each.deploy != row.id]
+    try:
+        files = migration.read_folder(target.migrations_dir)
+        now = plan.pending(files, applied, up_to=wanted.up_to)
+        if untouched:
+            schema = await preview.undrifted(conn, target, let_pass="drift" in wanted.skip)
+            if schema.fingerprint != row.planned.schema_before:
+                return False
+    except Refused:
+        return False  # it is brought to an end, and the new one hears why
+    return tuple(each.checksum for each in now) == row.planned.checksums
+
+
+def _is_same(row: Deploy, wanted: DeployRequest) -> bool:
+    if row.kind != "deploy":
+        return False
+    was, now = json.loads(row.request), wanted.model_dump(mode="json")
+    return all(was.get(name) == now[name] for name in now if name not in _OF_PEOPLE)
 
 
 async def clear_up(target: Target) -> None:
@@ -115,43 +188,3 @@ async def clear_up(target: Target) -> None:
             await asyncio.sleep(SWEEP_S)
     except OSError as error:
         log.warning("What was left of %s was not removed: %s", target.name, error)
-
-
-async def _take(conn: Conn, target: Target, last: Deploy, wanted: DeployRequest | None) -> Taken:
-    # Its outcome is told from an outbox of this version.
-    await ledger.ensure(conn)
-    same = wanted is not None and _is_same(last, wanted)
-    continues = wanted is not None and same and await _goes_on(target, last, wanted)
-    if continues:
-        found = Remedy(way="forwards", why="the same deploy was asked for again")
-    else:
-        done = await ledger.migrations_of(conn, last.id)
-        swapped = last.kind == "refresh" and await refresh.is_swapped(target, last)
-        found = remedy(last, done, swapped=swapped)
-    lease = await sessions.take_over(conn, last)
-    taken = Taken(lease=lease, row=last, remedy=found, same=same, continues=continues)
-    said = f"{last.holder} was last heard of {last.silent_s:.0f} s ago, {last.state}; "
-    await ledger.event(conn, lease, ledger.CUT_OFF, "done", said + found.sentence)
-    log.info("%s", taken.sentence)
-    return taken
-
-
-async def _goes_on(target: Target, last: Deploy, wanted: DeployRequest) -> bool:
-    """Whether a cut-off deploy is the one that is asked for, and may simply go on."""
-    if last.state == "rolling_back":
-        return False
-    if last.state not in ledger.UNTOUCHED:
-        return True
-    try:
-        now, _ = await preview.look(target, wanted.up_to, wanted.skip, besides=last.id)
-    except Refused:
-        return False  # it is closed, and the new one hears why
-    was = last.planned
-    return (now.checksums, now.schema_before) == (was.checksums, was.schema_before)
-
-
-def _is_same(last: Deploy, wanted: DeployRequest) -> bool:
-    if last.kind != "deploy":
-        return False
-    was, now = json.loads(last.request), wanted.model_dump(mode="json")
-    return all(was.get(name) == now[name] for name in now if name not in _OF_PEOPLE)

@@ -32,14 +32,15 @@ def rollback_name(lease: Lease) -> str:
     return f"rollback {lease.fence}"
 
 
-async def take_over(conn: Conn, row: Deploy) -> Lease:
+async def take_over(conn: Conn, row: Deploy, *, flow_run: str | None = None) -> Lease:
     """A new lease on a deploy. Its earlier runner can write no more, and nothing of it goes on.
 
+    flow_run: the run of Prefect that works on it from now on.
     Raises Transient when a session of that runner does not end.
     """
     # First: one that is in a transaction keeps the deploy's row.
     await end_earlier(conn, Lease(target=row.target, deploy=row.id, fence=row.fence))
-    return await ledger.take_over(conn, row)
+    return await ledger.take_over(conn, row, flow_run=flow_run)
 
 
 async def end_earlier(conn: Conn, lease: Lease, *, gone_s: float = GONE_S) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ async def deploy(  # noqa: PLR0913, PLR0917 – the form has as many fields
             await door.enter_async_context(lock.hold(settings.target(target)))
             return await _deploy(request, door, person)
     except Interrupted as asked:
-        return Cancelled(name="Cancelled", message=f"{target} was not touched. {asked}")
+        return Cancelled(name="Cancelled", message=f"No deploy of {target} was begun. {asked}")
     except LeaseLost as error:
         return taken_over(error)
     except (Refused, Transient) as error:
@@ -77,9 +77,11 @@ async def deploy(  # noqa: PLR0913, PLR0917 – the form has as many fields
 
 async def _deploy(request: DeployRequest, door: AsyncExitStack, person: Person) -> State:
     target, lease = request.target, None
-    left = await take_up(target, request)
+    left = await take_up(target, request, flow_run=str(flow_run.id))
+    if left is not None:
+        await watch.on()
     if left is not None and left.continues:
-        await close_run(left.row, "its deploy goes on in another run")
+        await close_run(left.run, "its deploy goes on in another run")
         lease = left.lease
     elif left is not None:
         ended = await finish(left, door, person)

@@ -10,7 +10,7 @@ from prefect.states import Crashed
 from prefect.utilities.urls import url_for
 
 from airlock import deploy
-from airlock.ledger import Deploy, Lease
+from airlock.ledger import Lease
 
 
 async def name_run(name: str) -> None:
@@ -28,19 +28,19 @@ async def link_run(lease: Lease) -> None:
     await deploy.link_run(lease, run, url_for("flow-run", run))
 
 
-async def close_run(last: Deploy, what: str) -> None:
+async def close_run(run_id: str | None, what: str) -> None:
     """End the run of a runner that is gone: Prefect keeps it, and the target's queue, for ever.
 
     As for a name, a server that does not know the run changes nothing about what follows.
     what: becomes of the deploy.
     """
-    if not last.is_cut_off or last.flow_run in (None, str(flow_run.id)):
+    if run_id in (None, str(flow_run.id)):
         return  # our own: a run that was started again
     try:
         async with get_client() as client:
-            run = await client.read_flow_run(UUID(last.flow_run))
+            run = await client.read_flow_run(UUID(run_id))
             if run.state is not None and not run.state.is_final():
                 ended = Crashed(message=f"Its process is gone; {what}.")
                 await client.set_flow_run_state(run.id, ended, force=True)
     except Exception as error:  # noqa: BLE001 – see above
-        get_run_logger().warning("Run %s was not closed: %s", last.flow_run, error)
+        get_run_logger().warning("Run %s was not closed: %s", run_id, error)

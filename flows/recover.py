@@ -19,6 +19,7 @@ from flows.forward import deploy_forwards, serve_copy
 from flows.interrupt import Person, listening
 from flows.naming import close_run, link_run
 from flows.undo import carry_out, undo_deploy, undo_refresh
+from tasks.send_alert import send_alert
 from tasks.take_up import take_up
 
 State = Any
@@ -44,7 +45,8 @@ async def recover(target: form.AnyTarget = None) -> State:
     ended: dict[str, State] = {}
     async with listening() as person:
         for name in names:
-            ended[name] = await _recovered(name, person)
+            if person.asked is None:
+                ended[name] = await _recovered(name, person)
     if not await _anything_open():
         await watch.off()
         # Whoever opened a deploy at this moment has switched it on before, or does so now.
@@ -57,7 +59,7 @@ async def _recovered(name: str, person: Person) -> State:
     target = settings.target(name)
     try:
         async with ledger.connection(target) as conn:
-            last = next(iter(await ledger.recent(conn)), None)
+            last = await ledger.last(conn)
     except (Refused, Transient) as error:
         return Completed(name="NotReached", message=str(error))
     if last is None or not last.is_cut_off:
@@ -66,13 +68,15 @@ async def _recovered(name: str, person: Person) -> State:
     try:
         async with AsyncExitStack() as door:
             await door.enter_async_context(lock.hold(target, regain=last.kind == "deploy"))
-            left = await take_up(name)
+            left = await take_up(name, flow_run=str(flow_run.id))
             if left is None:
                 return Completed(name="NothingToRecover", message="somebody else was quicker")
             return await finish(left, door, person)
     except lock.Held as error:
         return Completed(name="NothingToRecover", message=str(error))
     except Exception as error:  # noqa: BLE001 – one target's trouble is not the others'
+        # A person hears of it at last: the deploy is silent.
+        await send_alert(name, return_state=True)
         return Failed(name="NotRecovered", message=str(error) or type(error).__name__)
 
 
@@ -83,7 +87,7 @@ async def finish(left: Taken, door: AsyncExitStack, person: Person) -> State:
     """
     lease, row = left.lease, left.row
     get_run_logger().warning("%s", left.sentence)
-    await close_run(row, left.remedy.sentence)
+    await close_run(left.run, left.remedy.sentence)
     await link_run(lease)
 
     async def work() -> State:
@@ -108,7 +112,7 @@ async def _anything_open() -> bool:
     for target in settings.load().targets.values():
         try:
             async with ledger.connection(target) as conn:
-                last = next(iter(await ledger.recent(conn)), None)
+                last = await ledger.last(conn)
                 if last is not None and last.is_open and last.state != "stranded":
                     return True
         except Transient:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 from prefect.states import Cancelled, Failed
 
 from airlock import lock, refresh, settings
@@ -50,8 +51,9 @@ async def refresh_staging(
         async with listening() as person, AsyncExitStack() as door:
             # The lock goes with the database that is replaced.
             await door.enter_async_context(lock.hold(settings.target(target), regain=False))
-            left = await take_up(target)
+            left = await take_up(target, flow_run=str(flow_run.id))
             if left is not None:
+                await watch.on()
                 await finish(left, door, person)
             async with refresh.alone(settings.target(target)):
                 # Not interrupted: what it opened would stay open.
@@ -62,7 +64,7 @@ async def refresh_staging(
                     lease, person, lambda: refresh_forwards(lease, door), undo_refresh
                 )
     except Interrupted as asked:
-        return Cancelled(name="Cancelled", message=f"{target} was not touched. {asked}")
+        return Cancelled(name="Cancelled", message=f"No refresh of {target} was begun. {asked}")
     except LeaseLost as error:
         return taken_over(error)
     except (Refused, Transient) as error:

@@ -43,7 +43,8 @@ async def rollback(
             refresh.free_to_undo(settings.target(target), number),
         ):
             lease, last = await steps.reopen(settings.target(target), number)
-            await close_run(last, "the deploy is rolled back")
+            if last.is_cut_off:
+                await close_run(last.flow_run, "the deploy is rolled back")
             await watch.on()
             await link_run(lease)
             asked = RollbackAsked(

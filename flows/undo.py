@@ -73,7 +73,9 @@ async def _undo(lease: Lease, failure: Exception, back: Back) -> State:
     async def settle() -> State:
         state = await read_state(lease)
         if state in ledger.FINISHED:
-            return _read_back(lease, state, failure)
+            return _read_back(
+                lease, state, failure, "Deployed" if back is roll_back else "Refreshed"
+            )
         if back is swap_back:
             await refresh.clear(lease)
         if state in ledger.UNTOUCHED:
@@ -120,11 +122,11 @@ def taken_over(lost: LeaseLost) -> State:
     return Failed(name="TakenOver", message=str(lost))
 
 
-def _read_back(lease: Lease, state: ledger.State, failure: Exception) -> State:
+def _read_back(lease: Lease, state: ledger.State, failure: Exception, good: str) -> State:
     """It had ended, and the answer was lost on its way."""
     said = f"{_in_short(_said(failure))} The ledger says that {lease.target} had {state} by then."
     if state == "succeeded":
-        return Completed(name="Deployed", message=said)
+        return Completed(name=good, message=said)
     return _ended("RolledBack" if state == "rolled_back" else "Refused", said, failure)
 
 

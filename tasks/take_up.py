@@ -20,6 +20,8 @@ from tasks.policy import is_transient
     cache_policy=NO_CACHE,
     task_run_name="take_up {target}",
 )
-async def take_up(target: str, wanted: DeployRequest | None = None) -> Taken | None:
+async def take_up(
+    target: str, wanted: DeployRequest | None = None, *, flow_run: str | None = None
+) -> Taken | None:
     """The unfinished deploy and which way it goes on; None where there is none. Seconds."""
-    return await recovery.take_up(settings.target(target), wanted)
+    return await recovery.take_up(settings.target(target), wanted, flow_run=flow_run)

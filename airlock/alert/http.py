@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import ssl
 from collections.abc import Mapping
-from functools import cache
 from typing import TYPE_CHECKING
 
 from airlock.alert import NotTaken
+from airlock.authorities import authorities
 
 if TYPE_CHECKING:
     import httpx
@@ -25,18 +24,10 @@ def client(headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         timeout=TIMEOUT_S,
         trust_env=False,
-        verify=_authorities(),
+        verify=authorities(),
         follow_redirects=False,
         headers=headers,
     )
-
-
-@cache
-def _authorities() -> ssl.SSLContext:
-    """Those that httpx trusts, read once: every client of its own takes 20 ms of CPU for them."""
-    import httpx
-
-    return httpx.create_ssl_context(trust_env=False)
 
 
 def taken(answer: httpx.Response) -> httpx.Response:

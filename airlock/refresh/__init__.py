@@ -30,7 +30,7 @@ from airlock import (
     snapshot,
 )
 from airlock.apply import Runner
-from airlock.errors import AirlockError, Refused
+from airlock.errors import AirlockError, LeaseLost, Refused, Transient
 from airlock.health import HealthVerdict
 from airlock.introspection import read_catalogue, read_guard
 from airlock.ledger import Deploy, Lease, State
@@ -72,9 +72,9 @@ async def open_refresh(request: RefreshRequest) -> Lease:
     async with ledger.connection(target) as conn:
         if (begun := await ledger.begun(conn, request)) is not None:
             return begun
-        for last in await ledger.recent(conn):
-            if last.is_open:
-                raise Refused(preview.unfinished(last))
+        last = await ledger.last(conn)
+        if last is not None and last.is_open:
+            raise Refused(preview.unfinished(last))
         here = await databases.read(conn)
         await databases.refuse_source(target, here, source)
         others = settings.load().targets.values()
@@ -181,10 +181,13 @@ async def _young(source: Target, max_age_h: float) -> Snapshot | None:
 
 async def _fresh(source: Target) -> Snapshot:
     # A deploy would alter what pg_dump reads; only for as long as that takes.
-    async with lock.hold(source):
-        async with ledger.connection(source) as conn:
-            applied = await ledger.applied(conn)
-        taken = await snapshot.take(source, head=applied[-1].label if applied else None)
+    try:
+        async with lock.hold(source):
+            async with ledger.connection(source) as conn:
+                applied = await ledger.applied(conn)
+            taken = await snapshot.take(source, head=applied[-1].label if applied else None)
+    except LeaseLost as error:  # of the source's lock, not of this refresh
+        raise Transient(str(error)) from error
     try:
         await snapshot.retain(source)
     except (AirlockError, OSError) as error:
@@ -461,8 +464,9 @@ async def swap_back(lease: Lease, failure: str) -> HealthVerdict | None:
             await databases.swap(target, here, names, deploy=lease.deploy, back=True)
         async with ledger.connection(target) as conn:
             after = await deploy.serve_again(conn, target, lease)
-            await ledger.advance(conn, lease, "rolled_back", schema_after=row.schema_before)
-            await outbox.enqueue(conn, lease)
+            async with conn.transaction():
+                await ledger.advance(conn, lease, "rolled_back", schema_after=row.schema_before)
+                await outbox.enqueue(conn, lease)
     # Nobody waits for it, and the old database serves whether it goes or not.
     await clear(lease)
     return after.health

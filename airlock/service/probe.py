@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit, urlunsplit
 
+from airlock.authorities import authorities
 from airlock.service import Instance, table
 from airlock.settings import ServiceSettings, Target
 
@@ -64,17 +63,8 @@ async def client() -> AsyncGenerator[httpx.AsyncClient, None]:
     # It logs every URL at INFO, query string included, and a gap is measured 50 times a second.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     limits = httpx.Limits(max_keepalive_connections=0)
-    authorities = _authorities()
-    async with httpx.AsyncClient(trust_env=False, verify=authorities, limits=limits) as opened:
+    async with httpx.AsyncClient(trust_env=False, verify=authorities(), limits=limits) as opened:
         yield opened
-
-
-@cache
-def _authorities() -> ssl.SSLContext:
-    """Those that httpx trusts, read once: every client of its own takes 20 ms of CPU for them."""
-    import httpx
-
-    return httpx.create_ssl_context(trust_env=False)
 
 
 def public_url(target: Target) -> str:

@@ -1,5 +1,5 @@
 -- One row updated, or none: the row is locked while our own migration's transaction runs, and
--- that lock says as much as a heartbeat would.
+-- its session says as much as a heartbeat would (deploys.sql).
 UPDATE airlock.deploy
 SET heartbeat_at = clock_timestamp()
 WHERE id = (

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import uuid
 from collections.abc import AsyncGenerator
-from functools import cache
 from typing import Any
 
 import httpx
 
+from airlock.authorities import authorities
 from flows.runtime.command import WORK_POOL, WORKER, authorization
 
 BUSY_PAUSES_S = (0.1, 0.2, 0.5, 1, 2, 4)
@@ -78,14 +77,8 @@ def client(api_url: str) -> httpx.AsyncClient:
         timeout=30,
         # A proxy of the environment does not know our loopback server.
         trust_env=False,
-        transport=_PatientTransport(verify=_authorities()),
+        transport=_PatientTransport(verify=authorities(of_the_environment=True)),
     )
-
-
-@cache
-def _authorities() -> ssl.SSLContext:
-    """Those that httpx trusts, read once: every client of its own takes 20 ms of CPU for them."""
-    return httpx.create_ssl_context()
 
 
 async def create_work_pool(http: httpx.AsyncClient) -> None:
