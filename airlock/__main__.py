@@ -43,6 +43,7 @@ app.add_typer(automations, name="automations")
 
 TargetName = Annotated[str, typer.Argument(help="A target of airlock.toml.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+NOTHING = "nothing to recover"
 Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger and the alert.")]
 
 
@@ -480,9 +481,30 @@ def recover(
     target: Annotated[str | None, typer.Argument(help="A target; all by default.")] = None,
 ) -> None:
     """Finish or undo, by rule, what was left open by a runner that is gone."""
-    if target is not None:
-        settings.target(target)
-    _become_flow("recover", {"target": target})
+    project = settings.load()
+    chosen = [project.target(target)] if target else list(project.targets.values())
+    # Before the seconds that Prefect takes to start: mostly there is nothing to do.
+    found = [_run(_left_open(each)) for each in chosen]
+    if any(row is not None and row.is_cut_off for row, _ in found):
+        _become_flow("recover", {"target": target})
+    for each, (_, said) in zip(chosen, found, strict=True):
+        typer.echo(f"{each.name}: {said}")
+    raise typer.Exit(1 if target and not found[0][1].startswith(NOTHING) else 0)
+
+
+async def _left_open(target: settings.Target) -> tuple[Deploy | None, str]:
+    """The last deploy, if one can be seen, and what is to be said of it."""
+    from airlock import ledger
+
+    try:
+        async with ledger.connection(target) as conn:
+            last = await ledger.last(conn)
+    except AirlockError as error:
+        return None, str(error)
+    if last is None:
+        return None, f"{NOTHING}: nothing was deployed yet"
+    what_next = f". Next: {last.next_command}" if last.is_open else ""
+    return last, f"{NOTHING}: {last.headline}{what_next}"
 
 
 @app.command()

@@ -23,7 +23,10 @@ def main() -> int:
         here = published_api_url(state_dir / "prefect") if alone else None
         api_url = os.environ.get("PREFECT_API_URL") or here
         if not api_url:
-            raise Refused("PREFECT_API_URL names no server. Set it, as http://127.0.0.1:4200/api")
+            raise Refused(
+                "PREFECT_API_URL names no server. Set it, as http://127.0.0.1:4200/api"
+                + ("; or start `make serve`, which applies them by itself." if alone else ".")
+            )
         asyncio.run(publish(state_dir / "publish", api_url, automations_alone=alone))
     except AirlockError as error:
         print(f"airlock: {error}", file=sys.stderr)  # noqa: T201

@@ -76,6 +76,20 @@ async def test_an_edited_migration_is_refused_by_name_with_status_1(project: Pro
     assert err.startswith("airlock: 001_step.sql changed after it was applied on ")
 
 
+async def test_recover_says_at_once_that_nobody_is_needed_or_who_is(project: Project):
+    nothing = "prod: nothing to recover: nothing was deployed yet\n"
+    assert await airlock("recover", "prod") == (0, nothing, "")
+    project.write(1, "CREATE TABLE a (id int);", "DROP TABLE a;")
+    lease = await project.begin()
+    status, out, _ = await airlock("recover")
+    assert (status, out.split(" – ")[0]) == (0, "prod: nothing to recover: IN PROGRESS")
+    await steps.strand(lease, "it does not go back")
+    status, out, _ = await airlock("recover", "prod")
+    assert status == 0
+    assert "ROLLBACK FAILED" in out
+    assert "airlock rollback prod" in out
+
+
 async def test_an_open_deploy_is_shown_with_the_next_command(project: Project):
     project.write(1, "CREATE TABLE a (id int);", "DROP TABLE a;")
     lease = await project.begin()
