@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import threading
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
 from prefect import get_client
 from prefect.flow_engine import run_flow_async
@@ -26,6 +24,7 @@ from airlock.postgres import connect
 from airlock.request import DeployRequest
 from flows import runtime
 from flows.runtime import Runtime, client
+from tests.gateway import Gateway
 
 TOML = """
 [targets.prod]
@@ -130,63 +129,6 @@ async def production(database, prefect_server: Runtime, tmp_path, monkeypatch):
         made = Production(superuser_url=database.superuser_url, http=http, root=root)
         made.waits_at_most(60)
         yield made
-
-
-class Gateway:
-    """A way to the Prefect server that can be shut.
-
-    In a thread of its own: Prefect waits for some answers without letting the loop run.
-    """
-
-    def __init__(self, server: Runtime) -> None:
-        self._upstream = httpx.URL(server.api_url)
-        self._ways: set[asyncio.StreamWriter] = set()
-        self._loop = asyncio.new_event_loop()
-        self._is_shut = False
-        self.api_url = ""
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._is_shut:
-            writer.transport.abort()
-            return
-        there, back = await asyncio.open_connection(self._upstream.host, self._upstream.port)
-        self._ways |= {writer, back}
-        await asyncio.gather(_pump(reader, back), _pump(there, writer))
-
-    def _abort(self) -> None:
-        for way in self._ways:
-            way.transport.abort()
-        self._ways.clear()
-
-    async def shut(self, seconds: float) -> None:
-        self._is_shut = True
-        self._loop.call_soon_threadsafe(self._abort)
-        await asyncio.sleep(seconds)
-        self._is_shut = False
-
-    def __enter__(self) -> Gateway:
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        listening = asyncio.start_server(self._carry, "127.0.0.1", 0)
-        self._listening = asyncio.run_coroutine_threadsafe(listening, self._loop).result(10)
-        self.api_url = f"http://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}/api"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_shut = True
-        self._loop.call_soon_threadsafe(self._listening.close)
-        self._loop.call_soon_threadsafe(self._abort)
-        self._loop.call_soon_threadsafe(self._loop.call_later, 0.2, self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-async def _pump(source: asyncio.StreamReader, drain: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while chunk := await source.read(2**16):
-            drain.write(chunk)
-            await drain.drain()
-    drain.transport.abort()
 
 
 @asynccontextmanager
@@ -355,7 +297,7 @@ async def test_a_prefect_server_that_is_away_for_a_while_ends_no_waiting(
 ):
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    with Gateway(prefect_server) as gate:
+    with Gateway(prefect_server.api_url) as gate:
         there = replace(prefect_server, api_url=gate.api_url)
         with there.as_current(), temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
             async with deploying() as running:

@@ -7,17 +7,19 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import psutil
 import pytest
 
-from airlock import ledger
+from airlock import binaries, ledger
 from airlock.ledger import Deploy
 from airlock.postgres import connect
 from flows.runtime import Runtime
 from tests.acceptance.test_deploys import assert_as_before
+from tests.gateway import Gateway
 from tests.stage import CHECKOUT, Stage
 
 SLOW = "SELECT pg_catalog.pg_sleep(60) WHERE {};"
@@ -34,11 +36,13 @@ def run(stage: Stage, prefect_server: Runtime) -> Callable[..., Any]:
     """Run a flow in a process of its own, as the command line does; it is killed afterwards."""
 
     @asynccontextmanager
-    async def start(flow: str, **parameters: Any) -> AsyncIterator[Child]:
+    async def start(
+        flow: str, variables: Mapping[str, str] | None = None, **parameters: Any
+    ) -> AsyncIterator[Child]:
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "flows", flow, json.dumps({"target": "prod", **parameters})),
             cwd=CHECKOUT,
-            env={**os.environ, **prefect_server.environment},
+            env={**os.environ, **prefect_server.environment, **(variables or {})},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
@@ -164,3 +168,46 @@ async def test_a_run_that_is_asked_to_end_before_production_ends_and_touches_not
     assert child.returncode == 1, said.decode()
     assert (await stage.last()).state == "failed"
     await assert_as_before(stage, before)
+
+
+async def test_a_runner_that_lost_its_fence_ends_with_the_programs_that_it_started(
+    stage, run, tmp_path
+):
+    hangs = tmp_path / "bin" / "pg_basebackup"
+    hangs.parent.mkdir()
+    real = binaries.find(need=("pg_basebackup",)).directory
+    for program in real.iterdir():
+        if program.name != hangs.name:
+            (hangs.parent / program.name).symlink_to(program)
+    started = tmp_path / "started"
+    hangs.write_text(
+        '#!/bin/sh\ncase "$*" in *--version*) exec '
+        f'"{real}/pg_basebackup" --version;; esac\necho $$ > "{started}"\nexec sleep 300\n'
+    )
+    hangs.chmod(0o755)
+    async with run("deploy", {"PG_BIN": str(hangs.parent)}, release="v2") as child:
+        async with asyncio.timeout(60):
+            while True:
+                if started.exists() and (text := started.read_text().strip()):
+                    break
+                await asyncio.sleep(0.05)
+        async with connect(stage.superuser_url) as conn:
+            await conn.execute("UPDATE airlock.deploy SET fence = nextval('airlock.fence')")
+        said, _ = await child.communicate()
+    assert (child.returncode, "TakenOver" in said.decode()) == (3, True), said.decode()
+    assert not psutil.pid_exists(int(text))
+    assert (await stage.last()).state == "planned", "it is the other runner's to say more"
+
+
+async def test_a_deploy_goes_on_without_prefect_and_says_what_the_ledger_says(
+    stage, run, prefect_server
+):
+    with Gateway(prefect_server.api_url) as gate:
+        through = {"PREFECT_API_URL": gate.api_url, "PREFECT_CLIENT_MAX_RETRIES": "0"}
+        async with run("deploy", through, release="v2") as child:
+            await until(stage, lambda row: row.state == "snapshotted")
+            gate.close()
+            said, _ = await child.communicate()
+    assert child.returncode == 0, said.decode()
+    assert "DEPLOYED – prod stands at 010. So says the ledger" in said.decode()
+    assert (await stage.health())["release"] == "v2"
