@@ -97,7 +97,7 @@ AUTOMATIONS = (
 RECOVER = "airlock: recover"
 SILENT = "airlock: a run that is silent has crashed"
 # Of prefect.yaml. It asks for nothing, and where nothing was left open it ends at once.
-RECOVERS = ("recover", "all")
+DEPLOYMENT = "recover/all"
 HOW_RECOVER = (
     "To switch it on: publish the deployments of prefect.yaml, recover/all among them (`make "
     "serve`, or `python -m flows.publish`)."
@@ -195,7 +195,7 @@ async def _block(http: httpx.AsyncClient) -> str | None:
 
 async def _deployment(http: httpx.AsyncClient) -> str | None:
     """The id of the deployment that recovers; None before it was published."""
-    answer = await http.get("/deployments/name/" + "/".join(RECOVERS))
+    answer = await http.get(f"/deployments/name/{DEPLOYMENT}")
     if answer.status_code == httpx.codes.NOT_FOUND:
         return None
     return answer.raise_for_status().json()["id"]

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from airlock import outbox, settings
 from airlock.errors import AirlockError
+from flows.automations import DEPLOYMENT
 from flows.runtime import Runtime, prefect_runtime
 from flows.runtime.api import client, pause_work_pool, unfinished_runs
 from flows.runtime.command import LOOPBACK, auth_string
@@ -54,6 +55,9 @@ def _titles(flow: str, there: Mapping[str, Any]) -> str:
 
 def _schedules(there: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     for title, deployment in there.items():
+        if title == DEPLOYMENT:
+            yield f"{title}, when a run dies, and each minute while a deploy is open"
+            continue
         for each in deployment["schedules"]:
             parts = (each["schedule"].get(key) for key in ("cron", "interval", "rrule", "timezone"))
             when = " ".join(str(part) for part in parts if part)

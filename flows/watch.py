@@ -11,8 +11,7 @@ import asyncio
 from prefect import get_client, get_run_logger
 from prefect.exceptions import ObjectNotFound
 
-DEPLOYMENT = "recover/all"
-
+from flows.automations import DEPLOYMENT
 
 AWAY_S = 10.0
 

@@ -13,7 +13,7 @@ import pytest
 
 from airlock import server
 from airlock.ledger import Deploy
-from flows import watch
+from flows.automations import DEPLOYMENT
 from flows.runtime import Runtime, client, prefect_runtime
 from tests.acceptance.test_deploys import assert_as_before
 from tests.acceptance.test_recover import DROP, HANGS, sleeping, until
@@ -108,7 +108,7 @@ async def test_cancelled_started_again_and_killed_it_is_taken_back_each_time(ser
             if "Recovered" in await names_of(http, "recover"):
                 break
             await asyncio.sleep(0.2)
-    found = (await http.get(f"/deployments/name/{watch.DEPLOYMENT}")).raise_for_status().json()
+    found = (await http.get(f"/deployments/name/{DEPLOYMENT}")).raise_for_status().json()
     assert [each["active"] for each in found["schedules"]] == [False]
 
 
