@@ -14,17 +14,19 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from airlock import binaries
-from tests.faults import document, zygote
-from tests.faults.document import Played
+from tests.faults import clocks, document, files, guards, zygote
+from tests.faults.document import Bitten, Played
 from tests.faults.injector import SWITCH
 from tests.faults.zygote import CHECKOUT
 
 LANES = 2
 PAGE = CHECKOUT / "docs" / "faults.md"
+_NO_MOUNT = "no disk can be mounted by this user"
 
 
 class Lane:
@@ -88,35 +90,104 @@ async def play(arguments: argparse.Namespace, root: Path) -> int:
         )
         recorded = dict(zip(scenarios, found, strict=True))
         answers = await asyncio.gather(*(lane.ask(recorded=recorded) for lane in lanes))
-        all_cases = {name: (fault, where) for name, fault, where in answers[0]["cases"]}
-        names = [name for name in all_cases if re.search(arguments.only, name)]
+        listed = [Listed(*each) for each in answers[0]["cases"]]
+        todo = _chosen(listed, arguments)
         if arguments.list:
-            print("\n".join(names))  # noqa: T201
+            print("\n".join(each.name for each in todo))  # noqa: T201
             return 0
-        results = await _all(lanes, names, arguments.seed)
-        bad = sum(bool(each["violations"]) for each in results)
-        print(f"{len(results)} faults, {bad} of them not survived")  # noqa: T201
-        if not bad and len(results) == len(all_cases):
-            played = [Played(*all_cases[each["name"]], each["end"]) for each in results]
-            PAGE.write_text(document.page(played, version=binaries.find().version), "utf-8")
-        return 1 if bad or not results else 0
+        results = await _all(lanes, todo, arguments.seed)
+    bad = sum(each.is_lost for each in results)
+    print(f"{len(results)} cases, {bad} of them not as they must be")  # noqa: T201
+    is_whole = not (arguments.only or clocks.missing()) and files.may_mount()
+    if not bad and is_whole:
+        played = [each.played for each in results if not each.todo.without]
+        seen = [each.bitten for each in results if each.todo.without]
+        PAGE.write_text(document.page(played, seen, version=binaries.find().version), "utf-8")
+    for said in filter(None, (clocks.missing(), "" if files.may_mount() else _NO_MOUNT)):
+        print(f"Some cases were left out: {said}")  # noqa: T201
+    return 1 if bad or not results else 0
 
 
-async def _all(lanes: list[Lane], names: list[str], seed: int) -> list[dict[str, Any]]:
-    began, results = time.monotonic(), []
-    todo = iter(list(enumerate(names)))
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A case as a lane names it."""
+
+    name: str
+    fault: str
+    where: str
+    is_played: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Todo:
+    """A case to play, perhaps without a guard; it is to be lost then."""
+
+    case: Listed
+    without: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"without {self.without} / {self.case.name}" if self.without else self.case.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """How it went."""
+
+    todo: Todo
+    end: str
+    violations: list[str]
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it went otherwise than it must. A fault that never came says nothing."""
+        if self.todo.without:
+            return not self.violations or self.violations[0].startswith("no fault")
+        return bool(self.violations)
+
+    @property
+    def outcome(self) -> str:
+        said = "; ".join(self.violations)
+        if self.todo.without:
+            return f"NOBODY MISSES IT: {said or self.end}" if self.is_lost else f"missed: {said}"
+        return f"{self.end}; NOT SURVIVED: {said}" if said else self.end
+
+    @property
+    def played(self) -> Played:
+        return Played(self.todo.case.fault, self.todo.case.where, self.end)
+
+    @property
+    def bitten(self) -> Bitten:
+        return Bitten(self.todo.without, self.todo.case.name, self.violations[0])
+
+
+def _chosen(listed: list[Listed], arguments: argparse.Namespace) -> list[Todo]:
+    """What a rule chooses, or all that there is, and each guard's case without it."""
+    by_name = {each.name: each for each in listed}
+    todo = [Todo(case=each) for each in listed if each.is_played or arguments.all or arguments.only]
+    todo += [
+        Todo(case=by_name[guard.case], without=name)
+        for name, guard in guards.GUARDS.items()
+        if guard.case in by_name
+    ]
+    wanted = arguments.only
+    return [each for each in todo if wanted in each.name or re.search(wanted, each.name)]
+
+
+async def _all(lanes: list[Lane], todo: list[Todo], seed: int) -> list[Done]:
+    began, results = time.monotonic(), list[Done]()
+    left = iter(list(enumerate(todo)))
 
     async def work(lane: Lane) -> None:
-        for number, name in todo:
-            result = await lane.ask(case=name, seed=seed + number)
-            results.append(result)
-            done = len(results)
-            left_s = (time.monotonic() - began) / done * (len(names) - done)
-            said = "; ".join(result["violations"])
-            outcome = f"{result['end']}; NOT SURVIVED: {said}" if said else result["end"]
+        for number, each in left:
+            answer = await lane.ask(case=each.case.name, seed=seed + number, without=each.without)
+            done = Done(todo=each, end=answer["end"], violations=answer["violations"])
+            results.append(done)
+            count = len(results)
+            left_s = (time.monotonic() - began) / count * (len(todo) - count)
             print(  # noqa: T201
-                f"{done}/{len(names)}, {left_s / 60:.0f} min left, {result['seconds']:.1f} s: "
-                f"{name} (seed {seed + number}): {outcome}",
+                f"{count}/{len(todo)}, {left_s / 60:.0f} min left, {answer['seconds']:.1f} s: "
+                f"{each.name} (seed {seed + number}): {done.outcome}",
                 flush=True,
             )
 
@@ -126,8 +197,9 @@ async def _all(lanes: list[Lane], names: list[str], seed: int) -> list[dict[str,
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--only", default="", help="cases whose name has this pattern in it")
+    parser.add_argument("--only", default="", help="cases with this text or pattern in their names")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the first")  # noqa: S311
+    parser.add_argument("--all", action="store_true", help="whatever is listed, for hours")
     parser.add_argument("--list", action="store_true", help="their names, without playing them")
     parser.add_argument("--keep", action="store_true", help="leave the folder of the run")
     arguments = parser.parse_args()

@@ -11,15 +11,37 @@ from functools import partial
 
 import asyncpg
 
-from tests.faults.theatre import RELEASES, Case, Theatre
+from airlock import ledger
+from airlock.service import table
+from tests.faults.theatre import DURING, ENDS, RELEASES, Case, NotStruck, Theatre
 
 INDEX = "apply_plan: 012_offers.sql, before its effect"
 INDEX_BACK = "roll_back: ROLLBACK NOTES of 012_offers, before its effect"
+COLUMN_BACK = "roll_back: ROLLBACK NOTES of 011_score, before its COMMIT"
+_APPLIES = ("airlock ledger", "airlock lock", "airlock apply%")
+_UNDOES = ("airlock ledger", "airlock lock", "airlock rollback%")
 _INVALID = "SELECT EXISTS (SELECT FROM pg_index WHERE NOT indisvalid)"
 _OURS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-    " AND application_name LIKE 'airlock%'"
+    " AND application_name LIKE $1"
 )
+# One kind of our sessions, and where it has work to do.
+_KINDS = (
+    *(("forwards", "apply_plan: 011_score.sql, before its COMMIT", kind) for kind in _APPLIES),
+    *(("forwards", INDEX, kind) for kind in _APPLIES),
+    *(
+        ("rollback", "roll_back: ROLLBACK NOTES of 011_score, before its COMMIT", kind)
+        for kind in _UNDOES
+    ),
+)
+# A machine that stood still: the server has given up its lock, or every session of it.
+_PAUSED = (
+    ("apply_plan: before the intent", "airlock%"),
+    ("apply_plan: 011_score.sql, before its COMMIT", "airlock lock"),
+    ("apply_plan: 011_score.sql, after its COMMIT", "airlock%"),
+    ("restart_service: before the intent", "airlock%"),
+)
+_SILENT = "UPDATE airlock.deploy SET heartbeat_at = heartbeat_at - interval '1 minute'"
 
 
 @asynccontextmanager
@@ -47,10 +69,34 @@ def cases() -> Iterator[Case]:
     play = partial(_server_falls, "rollback", INDEX_BACK)
     yield _case("PostgreSQL stopped at once", f"during rollback, {INDEX_BACK}", play)
     yield _case("two deploys at once", "forwards, apply_plan", _two_at_once)
+    again = "SIGKILL while an index is built, and the same deploy again"
+    yield _case(again, "forwards, apply_plan", _killed_and_again, {"succeeded"})
+    for scenario, point, kind in _KINDS:
+        name = kind.removeprefix("airlock ").removesuffix("%")
+        yield Case(
+            name=f"the session of its {name} ended / {scenario} / {point}",
+            fault=f"the session of its {name} ended",
+            where=f"{DURING[scenario]} {point.partition(': ')[0]}",
+            play=partial(_cut_one, RELEASES[scenario], point, kind),
+        )
+    yield _case("the session of its base backup ended", "forwards, take_snapshot", _cut_backup)
+    for point, lost in _PAUSED:
+        yield Case(
+            name=f"a paused runner goes on after it was taken over / forwards / {point}",
+            fault="a paused runner goes on after it was taken over",
+            where=f"forwards, {point.partition(': ')[0]}",
+            play=partial(_paused, point, lost),
+        )
 
 
-def _case(fault: str, where: str, play) -> Case:
-    return Case(name=f"{fault} / {where}", fault=fault, where=where.partition(": ")[0], play=play)
+def _case(fault: str, where: str, play, ends: set[str] | None = None) -> Case:
+    return Case(
+        name=f"{fault} / {where}",
+        fault=fault,
+        where=where.partition(": ")[0],
+        play=play,
+        ends=frozenset(ends or ENDS),
+    )
 
 
 async def cut(release: str, point: str, theatre: Theatre) -> None:
@@ -58,13 +104,81 @@ async def cut(release: str, point: str, theatre: Theatre) -> None:
     fault = theatre.fault("wait", point)
     child = await theatre.start("deploy", fault, release=release)
     await theatre.reached(fault, child)
-    async with somebody(theatre) as conn:
-        await conn.execute(_OURS)
+    await end_sessions(theatre, "airlock%")
     theatre.go(fault)
     await child.wait()
 
 
+async def _cut_one(release: str, point: str, kind: str, theatre: Theatre) -> None:
+    """One of them only; the others go on."""
+    fault = theatre.fault("wait", point)
+    child = await theatre.start("deploy", fault, release=release)
+    await theatre.reached(fault, child)
+    await end_sessions(theatre, kind)
+    theatre.go(fault)
+    await child.wait()
+
+
+async def end_sessions(theatre: Theatre, kind: str) -> None:
+    """The server ends our sessions whose names fit. Raises when there is none."""
+    async with somebody(theatre) as conn:
+        ended = await conn.fetch(_OURS, kind)
+    assert ended, f"there is no session {kind!r}"
+
+
+async def _cut_backup(theatre: Theatre) -> None:
+    """pg_basebackup loses the server in the middle of its work."""
+    child = await theatre.start("deploy", release="v2")
+    async with somebody(theatre) as conn:
+        while not await conn.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE backend_type = 'walsender' AND query LIKE 'BASE_BACKUP%'"
+        ):
+            if table.read(child.pid) is None:
+                raise NotStruck("no fault: no base backup was seen")
+            await asyncio.sleep(0.005)
+    await child.wait()
+
+
+async def _paused(point: str, lost: str, theatre: Theatre) -> None:
+    """A machine stands still, its deploy is taken over, and then it goes on as if nothing was."""
+    fault = theatre.fault("wait", point)
+    child = await theatre.start("deploy", fault, release="v2")
+    await theatre.reached(fault, child)
+    os.kill(child.pid, signal.SIGSTOP)
+    await end_sessions(theatre, lost)
+    if "before its COMMIT" in point:
+        # Its transaction has the deploy's row.
+        await asyncio.sleep(ledger.SILENT_S + 1)
+    else:
+        async with somebody(theatre) as conn:
+            await conn.execute(_SILENT)
+    taken_over = await theatre.recover()
+    theatre.go(fault)
+    os.kill(child.pid, signal.SIGCONT)
+    await child.wait()
+    assert taken_over, "nobody could take the deploy over while its runner was paused"
+
+
 async def _killed_in_the_index(theatre: Theatre) -> None:
+    async with _killed_within_the_index(theatre) as held:
+        recovering = asyncio.create_task(theatre.recover())
+        await asyncio.sleep(4)
+        await held.rollback()
+        await recovering
+
+
+async def _killed_and_again(theatre: Theatre) -> None:
+    """Whoever asks for the same again gets it: the half index is no hindrance."""
+    async with _killed_within_the_index(theatre) as held:
+        await held.rollback()
+    await theatre.deploy("v2")
+
+
+@asynccontextmanager
+async def _killed_within_the_index(
+    theatre: Theatre,
+) -> AsyncGenerator[asyncpg.transaction.Transaction]:
     fault = theatre.fault("wait", INDEX)
     child = await theatre.start("deploy", fault, release="v2")
     await theatre.reached(fault, child)
@@ -77,10 +191,7 @@ async def _killed_in_the_index(theatre: Theatre) -> None:
         await until_true(watcher, _INVALID)
         os.kill(child.pid, signal.SIGKILL)
         await child.wait()
-        recovering = asyncio.create_task(theatre.recover())
-        await asyncio.sleep(4)
-        await held.rollback()
-        await recovering
+        yield held
 
 
 async def _server_falls(scenario: str, point: str, theatre: Theatre) -> None:

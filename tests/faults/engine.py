@@ -1,4 +1,7 @@
-"""What a worker starts for a run under test: Prefect's engine, with the injector armed."""
+"""A run under test in a process of its own, with the injector armed.
+
+Without arguments Prefect's engine, as a worker starts it; else ``python -m flows``.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ import os
 import runpy
 import sys
 
-from tests.faults import injector
+from tests.faults import guards, injector
 
 # The fault as JSON.
 VARIABLE = "AIRLOCK_TEST_FAULT"
 
 if __name__ == "__main__":
-    injector.arm(injector.Fault(**json.loads(os.environ.pop(VARIABLE))))
-    sys.argv = ["prefect.engine"]
-    runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+    if given := os.environ.pop(VARIABLE, ""):
+        injector.arm(injector.Fault(**json.loads(given)))
+    guards.remove_named()
+    module = "flows" if sys.argv[1:] else "prefect.engine"
+    sys.argv[0] = module
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

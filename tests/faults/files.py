@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
+from airlock.postgres import connect
 from tests.faults.theatre import Case, Theatre
 
 # Room for a deploy; most of it is taken away later.
 _DISK_BYTES = 600 * 2**20
 _LEFT_BYTES = 2**20
+# What is written by which step, and where that is about to begin.
+_WRITTEN = {
+    "snapshots": "take_snapshot: before the snapshot's files",
+    "clones": "rehearse: after the intent",
+    "service/logs": "restart_service: before the start of an instance",
+}
 
 
 def cases() -> Iterator[Case]:
@@ -19,13 +29,17 @@ def cases() -> Iterator[Case]:
     for said, damage in damages.items():
         fault = f"the snapshot is {said}"
         yield _case(fault, "forwards, rehearse", partial(_damaged, damage), {"failed"})
-    for folder, step, point in (
-        ("snapshots", "take_snapshot", "take_snapshot: before the snapshot's files"),
-        ("clones", "rehearse", "rehearse: after the intent"),
-        ("service/logs", "restart_service", "restart_service: before the start of an instance"),
-    ):
-        play = partial(_full, folder, point)
-        yield _case(f"the disk of {folder} is full", f"forwards, {step}", play)
+    of_another = "the snapshot is of another server"
+    yield _case(of_another, "forwards, rehearse", _of_another_server, {"failed"})
+    for folder, point in _WRITTEN.items():
+        step = point.partition(": ")[0]
+        if may_mount():
+            play = partial(_full, folder, point)
+            yield _case(f"the disk of {folder} is full", f"forwards, {step}", play)
+            play = partial(_read_only, folder)
+            yield _case(f"{folder} cannot be written", f"forwards, {step}", play)
+        play = partial(_limited, point)
+        yield _case("no file may grow beyond 64 kB", f"forwards, {step}", play)
     for folder, step in (
         ("snapshots", "take_snapshot"),
         ("clones", "rehearse"),
@@ -34,6 +48,18 @@ def cases() -> Iterator[Case]:
         yield _case(
             f"a file is in the place of {folder}", f"forwards, {step}", partial(_in_place, folder)
         )
+
+
+@cache
+def may_mount() -> bool:
+    """Whether a disk in memory can be mounted here. Limits on files need no such right."""
+    with tempfile.TemporaryDirectory() as folder:
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "none", folder], capture_output=True, check=False
+        )
+        if mounted.returncode == 0:
+            subprocess.run(["umount", folder], check=True)
+    return mounted.returncode == 0
 
 
 def _case(fault: str, where: str, play, ends: set[str] | None = None) -> Case:
@@ -55,6 +81,8 @@ async def _damaged(damage: Callable[[Path], None], theatre: Theatre) -> None:
     damage(taken)
     theatre.go(fault)
     await child.wait()
+    # It is kept for whoever wants to know why.
+    shutil.rmtree(taken)
 
 
 def _largest(snapshot: Path) -> Path:
@@ -87,10 +115,35 @@ def _edit(snapshot: Path) -> None:
     manifest.write_text(text.replace('"prod"', '"test"', 1), encoding="utf-8")
 
 
+async def _of_another_server(theatre: Theatre) -> None:
+    """The ledger came here with its database, the snapshot is of where that was."""
+    fault = theatre.fault("wait", "rehearse: before the intent")
+    child = await theatre.start("deploy", fault, release="v2")
+    await theatre.reached(fault, child)
+    async with connect(theatre.stage.superuser_url) as conn:
+        await conn.execute(
+            "UPDATE airlock.deploy SET snapshot ="
+            " jsonb_set(snapshot, '{system_identifier}', '\"7000000000000000000\"')"
+            " WHERE snapshot IS NOT NULL AND id > 1"
+        )
+    theatre.go(fault)
+    await child.wait()
+
+
+async def _limited(point: str, theatre: Theatre) -> None:
+    await theatre.deploy("v2", theatre.fault("small files", point))
+
+
+async def _read_only(folder: str, theatre: Theatre) -> None:
+    place = theatre.stage.target.state_dir / "prod" / folder
+    theatre.mount(place, "ro")
+    await theatre.deploy("v2")
+
+
 async def _full(folder: str, point: str, theatre: Theatre) -> None:
     """A disk of its own for one folder, full from one point on."""
     place = theatre.stage.target.state_dir / "prod" / folder
-    theatre.mount(place, _DISK_BYTES)
+    theatre.mount(place, f"size={_DISK_BYTES}")
     fault = theatre.fault("wait", point)
     child = await theatre.start("deploy", fault, release="v2")
     await theatre.reached(fault, child)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections import Counter
@@ -21,22 +22,28 @@ from typing import Any, Literal
 from airlock import deploy, ledger, release, snapshot
 from airlock.alert import webhook
 from airlock.apply import Runner
+from airlock.refresh import databases
 from airlock.service import process, starting
+from airlock.snapshot import physical
 
 # Set by the tests for the processes that they start, and by nobody else.
 SWITCH = "AIRLOCK_TEST_FAULTS"
 # How long a process waits at a point for the test to go on, or to be ended.
 PATIENCE_S = 60.0
 
-Kind = Literal["record", "kill", "kill with worker", "term", "wait"]
+# As on a disk that is full, where no disk can be mounted: no file grows beyond it.
+FILE_BYTES = 64 * 2**10
+
+Kind = Literal["record", "kill", "kill with worker", "term", "wait", "small files"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """What happens at one point, which is named as the recording of a fault-free run names it.
 
-    folder: where the process writes which points it passed (``points``) and that the fault has
-        happened (``struck``), and where it looks for ``go`` while it waits.
+    folder: where the process writes which points it passed (``points``), which run of Prefect it
+        linked to the deploy (``run``), and that the fault has happened (``struck``), and where it
+        looks for ``go`` while it waits.
     """
 
     kind: Kind
@@ -78,6 +85,9 @@ class Injector:
                 os.kill(os.getpid(), signal.SIGTERM)
                 # Whoever handles it gets a moment to do so at this very point.
                 await asyncio.sleep(0.5)
+            case "small files":
+                # Python ignores the signal that goes with it, and so do the programs it starts.
+                resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, resource.RLIM_INFINITY))
             case "wait":
                 async with asyncio.timeout(PATIENCE_S):
                     # Another process says so.
@@ -87,14 +97,18 @@ class Injector:
 
 def arm(fault: Fault) -> Injector:
     """Patch this process. Ends it where it is no test's."""
-    if os.environ.get(SWITCH) != "1":
-        sys.exit(f"The fault injector acts under test only, and {SWITCH} is not set.")
+    refuse_unless_under_test()
     made = Injector(fault)
     (made.folder / "pid").write_text(str(os.getpid()))
     _patch_ledger(made)
     _patch_apply(made)
     _patch_surroundings(made)
     return made
+
+
+def refuse_unless_under_test() -> None:
+    if os.environ.get(SWITCH) != "1":
+        sys.exit(f"The fault injector acts under test only, and {SWITCH} is not set.")
 
 
 # ---------------------------------------------------------------- the points
@@ -186,7 +200,10 @@ def _patch_surroundings(inject: Injector) -> None:
     _wrap(inject, release, "check_out", "%s the checkout")
     _wrap(inject, snapshot, "_write", "%s the snapshot's files")
     _wrap(inject, snapshot, "retain", "%s old snapshots go")
-    _wrap(inject, deploy, "link_run", "%s the link to the run")
+    _wrap(inject, physical, "take", "%s the base backup")
+    _wrap(inject, databases, "swap", "%s the swap")
+    _patch_swap(inject)
+    _patch_link(inject)
     restore = snapshot.restore
 
     @asynccontextmanager
@@ -203,6 +220,29 @@ def _patch_surroundings(inject: Injector) -> None:
         return _around(inject, send(target, key, alert), f"alert {alert.state}: %s it is sent")
 
     webhook.send = sending
+
+
+def _patch_swap(inject: Injector) -> None:
+    require = databases._require
+
+    # In the transaction once more, when the names were changed.
+    async def requiring(conn: Any, expected: Any) -> None:
+        await require(conn, expected)
+        if conn.is_in_transaction():
+            await inject.at("in the swap")
+
+    databases._require = requiring
+
+
+def _patch_link(inject: Injector) -> None:
+    link = deploy.link_run
+
+    async def linking(lease: Any, flow_run: str, url: str | None) -> None:
+        await link(lease, flow_run, url)
+        (inject.folder / "run").write_text(flow_run)
+
+    deploy.link_run = linking
+    _wrap(inject, deploy, "link_run", "%s the link to the run")
 
 
 def _wrap(inject: Injector, module: Any, name: str, said: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -52,6 +53,7 @@ async def house(folder: Path, repository: Path, zygote: Path) -> AsyncGenerator[
             repository=repository,
             zygote=Zygote(path=zygote),
             worker=Worker(folder, f"faults-{folder.name}"),
+            api_url=os.environ["PREFECT_API_URL"],
             folder=folder,
         )
         try:
@@ -84,11 +86,21 @@ async def main(folder: Path, repository: Path, zygote: Path) -> None:
                 )
                 points = {name: each["points"] for name, each in recorded.items()}
                 cases = {case.name: case for case in matrix.cases(points)}
-                answer = {"cases": [[each.name, each.fault, each.where] for each in cases.values()]}
+                answer = {
+                    "cases": [
+                        [each.name, each.fault, each.where, each.is_played]
+                        for each in cases.values()
+                    ]
+                }
             else:
                 case = cases[request["case"]]
                 done = await perform(
-                    made, case, number=number, seed=request["seed"], expected=expected
+                    made,
+                    case,
+                    number=number,
+                    seed=request["seed"],
+                    expected=expected,
+                    without=request["without"],
                 )
                 answer = asdict(done)
             print(json.dumps(answer), flush=True)  # noqa: T201 – to who started it

@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
-from tests.faults import alerts, beside, files, network, programs, services
+from tests.faults import (
+    alerts,
+    beside,
+    clocks,
+    files,
+    neighbours,
+    network,
+    programs,
+    refreshes,
+    services,
+)
 from tests.faults.injector import Kind
-from tests.faults.theatre import RELEASES, Case, Theatre
+from tests.faults.theatre import DURING, RELEASES, Case, Theatre
 
 # Until a cancelled run has its SIGTERM.
 CANCEL_S = 4.0
 # Where the way back begins, in a run that is rolled back.
 _BACK = "going_back: before rolling_back"
-_DURING = {"forwards": "forwards,", "rollback": "during rollback,"}
+_INTENT = ": before the intent"
+# Of a state, or of the note that a step without one ends with.
+_BEFORE_RECORD = ": before (?:[a-z_]+|the note of [a-z_]+)(?: #[0-9]+)?"
+# One in a transaction, and one that cannot run in one.
+_OF_A_MIGRATION = re.compile("011_score|012_offers")
+KILLED = "SIGKILL of the flow"
+BY_WORKER = ("SIGKILL of flow and worker", "cancelled")
+CUT = "its sessions ended"
 
 
 def cases(points: Mapping[str, Sequence[str]]) -> list[Case]:
@@ -23,6 +41,9 @@ def cases(points: Mapping[str, Sequence[str]]) -> list[Case]:
         *at_points("forwards", points["forwards"]),
         *at_points("rollback", _back(points)),
         *beside.cases(),
+        *neighbours.cases(),
+        *refreshes.cases(),
+        *clocks.cases(),
         *services.cases(),
         *alerts.cases(),
         *programs.cases(),
@@ -37,26 +58,52 @@ def _back(points: Mapping[str, Sequence[str]]) -> Sequence[str]:
 
 
 def at_points(scenario: str, points: Sequence[str]) -> Iterator[Case]:
+    """Every fault at every point; which of them each run of ``make faults`` plays, is a rule.
+
+    SIGKILL of the flow: at every point. SIGTERM, a killed worker and Cancel: at the kill points of
+    the steps; at those of single migrations SIGTERM, and the other two in turn. Sessions ended by
+    the server: at the kill points in production.
+    """
     plays = {
-        "SIGKILL of the flow": _struck("kill"),
+        KILLED: _struck("kill"),
         "SIGTERM": _struck("term"),
-        "SIGKILL of flow and worker": _killed_with_worker,
-        "cancelled": _cancelled,
-        "its sessions ended": beside.cut,
+        BY_WORKER[0]: _killed_with_worker,
+        BY_WORKER[1]: _cancelled,
+        CUT: beside.cut,
     }
+    turning = of_steps(points)
+    single = [point for point in points if _OF_A_MIGRATION.search(point)]
+
+    def is_played(fault: str, point: str) -> bool:
+        if point in single and fault in BY_WORKER:
+            return fault == BY_WORKER[single.index(point) % 2]
+        in_production = point.startswith(("apply_plan: ", "roll_back: "))
+        is_of_fault = in_production if fault == CUT else True
+        return fault == KILLED or (is_of_fault and point in (*turning, *single))
+
     for point in points:
         for fault, play in plays.items():
-            if fault.startswith("SIG") or _is_of_a_step(point):
-                yield Case(
-                    name=f"{scenario} / {point} / {fault}",
-                    fault=fault,
-                    where=f"{_DURING[scenario]} {point.split(': ')[0]}",
-                    play=partial(play, RELEASES[scenario], point),
-                )
+            yield Case(
+                name=f"{scenario} / {point} / {fault}",
+                fault=fault,
+                where=f"{DURING[scenario]} {point.split(': ')[0]}",
+                play=partial(play, RELEASES[scenario], point),
+                is_played=is_played(fault, point),
+            )
 
 
-def _is_of_a_step(point: str) -> bool:
-    return True
+def of_steps(points: Sequence[str]) -> set[str]:
+    """The four kill points of each journaled step.
+
+    They are before the intent is written, after it, after the effect and before its record, and
+    after the record. What runs in a transaction has two: its intent and its record are one COMMIT.
+    """
+    found = set[str]()
+    for step in [point.partition(": ")[0] for point in points if point.endswith(_INTENT)]:
+        written = [each for each in points if re.fullmatch(f"{step}{_BEFORE_RECORD}", each)]
+        record = written[-1].replace(": before ", ": after ")
+        found |= {f"{step}{_INTENT}", f"{step}: after the intent", written[-1], record}
+    return found
 
 
 def _struck(kind: Kind):

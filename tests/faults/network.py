@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 from tests.faults.proxy import Proxy
-from tests.faults.theatre import RELEASES, Case, Theatre
+from tests.faults.theatre import DURING, ENDS, RELEASES, Case, Theatre
 
 _APPLY = (
     "010_halt_monitoring.sql, before its COMMIT",
@@ -41,13 +41,17 @@ def cases() -> Iterator[Case]:
         "the network stalls for 3 s": _stall,
     }
     for fault, play in plays.items():
-        for scenario, point in _POINTS:
-            during = "forwards" if scenario == "forwards" else "during rollback"
+        for number, (scenario, point) in enumerate(_POINTS):
+            lost = play is _lose
+            ends = {"succeeded"} if scenario == "forwards" else {"rolled_back"}
             yield Case(
                 name=f"{fault} / {scenario} / {point}",
                 fault=fault,
-                where=f"{during}, {point.partition(': ')[0]}",
+                where=f"{DURING[scenario]} {point.partition(': ')[0]}",
                 play=partial(_through, scenario, point, play),
+                ends=frozenset(ends) if lost else ENDS,
+                # An outage is one at every second of them.
+                is_played=lost or number % 2 == (play is _stall),
             )
 
 

@@ -16,13 +16,18 @@ from pathlib import Path
 import asyncpg
 
 from airlock import ledger
+from airlock.errors import Refused
 from airlock.introspection import read_catalogue
 from airlock.postgres import connect, quote_ident
 from airlock.service import table
+from airlock.snapshot import manifest
+from flows.runtime.api import client
 from tests.stage import Stage
 
 # How long what is ending may take to be gone.
 SETTLED_S = 5.0
+# A run of Prefect in one of these goes no further.
+_ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 Rows = dict[str, Counter[str]]
 
@@ -42,6 +47,16 @@ class Expected:
 
     deployed: str = ""
     files: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What the case itself knows: its clients' writes, and the runs that the ledger was told of."""
+
+    seed: int
+    writes: Sequence[object]
+    api_url: str
+    runs: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,25 +90,25 @@ async def _rows(
 # ---------------------------------------------------------------- the whole judgement
 
 
-async def judge(
-    stage: Stage, *, before: State, writes: Sequence[object], seed: int, expected: Expected
-) -> Verdict:
+async def judge(stage: Stage, *, before: State, seen: Seen, expected: Expected) -> Verdict:
     """Hold the stage against what it was, what was promised to clients, and fault-free runs."""
     verdict = Verdict()
     say = verdict.violations.append
     last = await _check_ledger(stage, verdict)
     deployed = verdict.end == "succeeded"
     async with connect(stage.superuser_url, purpose="oracle") as conn:
-        await _check_database(conn, stage, say)
-        await _check_contents(conn, before, writes, seed, say)
+        await _check_database(conn, say)
+        await _check_contents(conn, before, seen, say)
         fingerprint = (await read_catalogue(conn)).fingerprint
         await _check_outbox(conn, stage, last, say)
+        await _check_runs(conn, last, seen, say)
     wanted = expected.deployed if deployed else before.fingerprint
     if wanted and fingerprint != wanted:
         which = _named(fingerprint, before, expected)
         say(f"the deploy ended as {verdict.end}, and the schema is {which}")
     await _check_service(stage, deployed, say)
     await _eventually(lambda: _strangers(stage), "process left over: {}", say)
+    _check_snapshots(stage, say)
     found = files(stage)
     left = found - expected.files if expected.files else {each for each in found if _is_left(each)}
     verdict.violations += [f"file left over: {name}" for name in sorted(left)]
@@ -128,7 +143,7 @@ async def _check_ledger(stage: Stage, verdict: Verdict) -> ledger.Deploy | None:
 
 
 async def _check_database(
-    conn: asyncpg.Connection[asyncpg.Record], stage: Stage, say: Callable[[str], None]
+    conn: asyncpg.Connection[asyncpg.Record], say: Callable[[str], None]
 ) -> None:
     queries = {
         "session left over: {}": (
@@ -147,7 +162,6 @@ async def _check_database(
             " AND starts_with(datname, current_database())"
         ),
     }
-    del stage
     for said, query in queries.items():
 
         async def found(query: str = query) -> list[str]:
@@ -159,13 +173,13 @@ async def _check_database(
 async def _check_contents(
     conn: asyncpg.Connection[asyncpg.Record],
     before: State,
-    writes: Sequence[object],
-    seed: int,
+    seen: Seen,
     say: Callable[[str], None],
 ) -> None:
     from traffic import lost
 
-    for write in await lost(conn, writes):  # type: ignore[arg-type]
+    seed = seen.seed
+    for write in await lost(conn, seen.writes):  # type: ignore[arg-type]
         say(f"acknowledged write lost: {write}")
     # What a client wrote and got no answer for may be there; nobody else writes. A trigger writes
     # the history of a deal.
@@ -205,12 +219,39 @@ async def _check_outbox(
         elif row["dedup_key"] not in told:
             say(f"alert {row['dedup_key']} counts as delivered, and nobody was told")
     # The key says target, deploy, state and fence. A takeover has a fence of its own.
-    outcomes = Counter(row["dedup_key"].split("-")[2] for row in rows)
-    if last is not None and not last.is_open and last.state not in outcomes:
+    keys = Counter("-".join(row["dedup_key"].split("-")[:4]) for row in rows)
+    for key, times in keys.items():
+        if times > 1:
+            say(f"the alert {key} is there {times} times")
+    outcomes = Counter(tuple(row["dedup_key"].split("-")[1:3]) for row in rows)
+    if last is not None and not last.is_open and (str(last.id), last.state) not in outcomes:
         say(f"nobody hears that deploy {last.id} ended as {last.state}")
-    for state in ledger.FINISHED:
-        if outcomes[state] > 1:
-            say(f"that the deploy {state} is told {outcomes[state]} times, under different keys")
+    for (number, state), times in outcomes.items():
+        if state in ledger.FINISHED and times > 1:
+            say(f"that deploy {number} {state} is told {times} times, under different keys")
+
+
+async def _check_runs(
+    conn: asyncpg.Connection[asyncpg.Record],
+    last: ledger.Deploy | None,
+    seen: Seen,
+    say: Callable[[str], None],
+) -> None:
+    """A deploy that was taken over is finished for Prefect as well.
+
+    Who dies after the last word in the ledger leaves a run that nobody takes over.
+    """
+    if last is None or not await conn.fetchval(
+        "SELECT EXISTS (SELECT FROM airlock.event WHERE deploy = $1 AND step = $2)",
+        last.id,
+        ledger.CUT_OFF,
+    ):
+        return
+    async with client(seen.api_url) as http:
+        for run in seen.runs:
+            answer = (await http.get(f"/flow_runs/{run}")).raise_for_status().json()
+            if answer["state_type"] not in _ENDED:
+                say(f"the run {answer['name']} is {answer['state_type']} for Prefect")
 
 
 async def _check_service(stage: Stage, deployed: bool, say: Callable[[str], None]) -> None:
@@ -259,10 +300,20 @@ def files(stage: Stage) -> set[str]:
     found = set[str]()
     for path in state.rglob("*"):
         parts = path.relative_to(state).parts
-        if len(parts) > 4 or "__pycache__" in parts:
+        if len(parts) > 4 or parts[0] == "staging" or "__pycache__" in parts:
             continue
         found.add("/".join(re.sub(r"[0-9a-f]{6,}|\d+", "#", part) for part in parts))
     return found
+
+
+def _check_snapshots(stage: Stage, say: Callable[[str], None]) -> None:
+    """What has its final name is whole."""
+    for folder in stage.target.snapshots_dir.glob("[0-9]*Z-*"):
+        try:
+            if folder.is_dir():
+                manifest.read(folder)
+        except Refused as error:
+            say(f"a snapshot is not whole: {error}")
 
 
 def _is_left(name: str) -> bool:

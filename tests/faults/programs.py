@@ -63,4 +63,5 @@ async def _with_stand_in(program: str, does: str, theatre: Theatre) -> None:
         await theatre.until(started.exists)
         os.kill(child.pid, signal.SIGTERM)
     await child.wait()
-    theatre.also.clear()
+    del theatre.also["PG_BIN"]
+    theatre.also.pop("PROD_REPLICATION_URL", None)

@@ -54,13 +54,18 @@ def cases() -> Iterator[Case]:
     for fault, release in _SEEN.items():
         where = "forwards, restart_service or check_health"
         yield Case(
-            name=f"{fault} / {release}", fault=fault, where=where, play=partial(_deploy, release)
+            name=f"{fault} / {release}",
+            fault=fault,
+            where=where,
+            play=partial(_deploy, release),
+            ends=frozenset({"rolled_back"}),
         )
     yield Case(
         name="the old release is unhealthy as well / rollback",
         fault="the old release is unhealthy as well",
         where="during rollback, roll_back",
         play=_no_way_back,
+        ends=frozenset({"rolled_back"}),
     )
 
 

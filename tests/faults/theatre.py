@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,12 +20,12 @@ import pytest
 from airlock import outbox, server, settings
 from airlock.postgres import connect, quote_ident
 from airlock.service import table
-from tests.faults import oracle
+from tests.faults import engine, guards, oracle
 from tests.faults.injector import SWITCH, Fault, Kind
-from tests.faults.oracle import Expected, State, Verdict
+from tests.faults.oracle import Expected, Seen, State, Verdict
 from tests.faults.proxy import Proxy, proxy_to
 from tests.faults.worker import Worker
-from tests.faults.zygote import Child, Zygote
+from tests.faults.zygote import CHECKOUT, Child, Zygote
 from tests.stage import ADD_COLUMN, Stage, receiving, standing
 
 # One deploy with everything that happens to it, and the recovery from that.
@@ -31,6 +33,8 @@ DEADLINE_S = 150.0
 # A second recovery may find what the first left; more than three is no convergence.
 RECOVERIES = 3
 RELEASES = {"forwards": "v2", "rollback": "unhealthy"}
+DURING = {"forwards": "forwards,", "rollback": "during rollback,"}
+ENDS = frozenset({"succeeded", "rolled_back", "failed", "not begun"})
 # What the processes of a case must know, as the stage set it.
 _HANDED_ON = (
     settings.CONFIG_VARIABLE,
@@ -51,6 +55,7 @@ class House:
     repository: Path
     zygote: Zygote
     worker: Worker
+    api_url: str
     folder: Path
 
     async def fall(self) -> None:
@@ -76,13 +81,15 @@ class Case:
     """One row of the matrix: what happens, where, and the play that makes it happen.
 
     ends: how the deploy may end.
+    is_played: by each run of ``make faults``; the others on request.
     """
 
     name: str
     fault: str
     where: str
     play: Play
-    ends: frozenset[str] = frozenset({"succeeded", "rolled_back", "failed", "not begun"})
+    ends: frozenset[str] = ENDS
+    is_played: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,7 +110,9 @@ class Theatre:
     stage: Stage
     folder: Path
     seed: int
-    faults: int = 0
+    # The guard that the processes of this case do without.
+    without: str = ""
+    faults: list[Fault] = field(default_factory=list)
     # What the processes of this case are told besides.
     also: dict[str, str] = field(default_factory=dict)
     # Undone when the case was judged.
@@ -120,10 +129,34 @@ class Theatre:
             fault=fault,
         )
 
+    async def start_alone(
+        self, flow: str, environment: Mapping[str, str], fault: Fault | None = None, **given: Any
+    ) -> asyncio.subprocess.Process:
+        """The same in a process that is not forked: what is loaded first can be another thing."""
+        armed = {engine.VARIABLE: json.dumps(asdict(fault))} if fault else {}
+        with (self.folder / "flow.log").open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tests.faults.engine"),
+                *(flow, json.dumps({"target": "prod", **given})),
+                env={
+                    **os.environ,
+                    "PREFECT_API_URL": self.house.api_url,
+                    **self.environment,
+                    **armed,
+                    **environment,
+                },
+                cwd=CHECKOUT,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
     @property
     def environment(self) -> dict[str, str]:
         ours = {name: os.environ[name] for name in _HANDED_ON}
-        return {**ours, SWITCH: "1", "TMPDIR": str(self.folder / "tmp"), **self.also}
+        tmp = str(self.folder / "tmp")
+        return {**ours, SWITCH: "1", guards.VARIABLE: self.without, "TMPDIR": tmp, **self.also}
 
     @asynccontextmanager
     async def through_a_proxy(self) -> AsyncGenerator[Proxy]:
@@ -134,13 +167,13 @@ class Theatre:
             try:
                 yield proxy
             finally:
-                self.also.clear()
+                del self.also["PROD_DATABASE_URL"]
 
     def fault(self, kind: Kind, point: str = "") -> Fault:
-        self.faults += 1
-        folder = self.folder / f"fault-{self.faults}"
+        folder = self.folder / f"fault-{len(self.faults)}"
         folder.mkdir()
-        return Fault(kind=kind, folder=str(folder), point=point)
+        self.faults.append(Fault(kind=kind, folder=str(folder), point=point))
+        return self.faults[-1]
 
     async def deploy(self, release: str = "v2", fault: Fault | None = None) -> int:
         """Deploy, and wait for its end. A fault that did not happen is a failure of the case."""
@@ -157,10 +190,10 @@ class Theatre:
         if not sign.exists():
             raise NotStruck(f"no fault: the deploy never came to {fault.point!r}")
 
-    def mount(self, place: Path, size_bytes: int) -> None:
+    def mount(self, place: Path, options: str) -> None:
         """A disk of its own, in memory, until the case was judged."""
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        disk = ["-t", "tmpfs", "-o", f"size={size_bytes},mode=0700", "none", str(place)]
+        disk = ["-t", "tmpfs", "-o", f"{options},mode=0700", "none", str(place)]
         subprocess.run(["mount", *disk], check=True)
         self.afterwards.callback(subprocess.run, ["umount", "--lazy", str(place)], check=True)
 
@@ -185,9 +218,9 @@ class Theatre:
         while not is_so():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
-    async def recover(self) -> bool:
+    async def recover(self, **parameters: Any) -> bool:
         """Whether nothing is open after one recovery."""
-        child = await self.start("recover")
+        child = await self.start("recover", **parameters)
         return await child.wait() == 0
 
 
@@ -200,15 +233,19 @@ class NotStruck(Exception):
 
 
 async def perform(
-    house: House, case: Case, *, number: int, seed: int, expected: Expected
+    house: House, case: Case, *, number: int, seed: int, expected: Expected, without: str = ""
 ) -> Result:
-    """Play one case, let it recover, and judge what is left. Ends all that it started."""
+    """Play one case, let it recover, and judge what is left. Ends all that it started.
+
+    without: a guard that its processes do not have.
+    """
     clock = asyncio.get_running_loop()
     began = clock.time()
     verdict = Verdict()
     folder = house.folder / f"c{number}"
     try:
         async with asyncio.timeout(DEADLINE_S), _open(house, folder, seed) as theatre:
+            theatre.without = without
             verdict = await _played(theatre, case.play, expected)
     except (NotStruck, AssertionError) as error:
         verdict.violations.append(str(error))
@@ -274,8 +311,17 @@ async def _played(theatre: Theatre, play: Play, expected: Expected) -> Verdict:
     finally:
         seen = await traffic.stop()
     await outbox.deliver("prod", force=True)
+    runs = [Path(fault.folder) / "run" for fault in theatre.faults]
     return await oracle.judge(
-        theatre.stage, before=before, writes=seen.writes, seed=theatre.seed, expected=expected
+        theatre.stage,
+        before=before,
+        seen=Seen(
+            seed=theatre.seed,
+            writes=seen.writes,
+            api_url=theatre.house.api_url,
+            runs=tuple(run.read_text() for run in runs if run.exists()),
+        ),
+        expected=expected,
     )
 
 

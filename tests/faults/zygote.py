@@ -107,7 +107,7 @@ def main(path: str) -> int:
         with suppress(ModuleNotFoundError):
             importlib.import_module(f"flows.{name}")
     import flows.__main__
-    from tests.faults import injector
+    from tests.faults import guards, injector
 
     # Pages that the collector touches are copied in each child.
     gc.collect()
@@ -125,6 +125,7 @@ def main(path: str) -> int:
     _become(request)
     if request["fault"] is not None:
         injector.arm(injector.Fault(**request["fault"]))
+    guards.remove_named()
     sys.argv = ["python -m flows", request["flow"], json.dumps(request["parameters"])]
     return flows.__main__.main()
 
