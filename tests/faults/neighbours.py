@@ -13,19 +13,24 @@ from tests.faults.theatre import Case, Theatre
 
 # The first try for each lock is over by then, the last one is not.
 _HELD_S = 2.0
+_READING = "BEGIN; LOCK TABLE deals IN ACCESS SHARE MODE"
+# What a run that needs a person exits with.
+_STRANDED = 3
 
 
 def cases() -> Iterator[Case]:
-    for said, held_s, ends in (
-        ("a while", _HELD_S, {"succeeded", "rolled_back"}),
-        ("to the end", None, {"rolled_back"}),
+    for said, point, held_s, ends in (
+        ("a while", "010_halt_monitoring.sql, after its COMMIT", _HELD_S, {"succeeded"}),
+        ("from before to the end", "after the intent", None, {"failed", "rolled_back"}),
     ):
         yield _case(
             f"somebody is idle in transaction, {said}",
             "forwards, apply_plan",
-            partial(_idle_in_transaction, held_s),
+            partial(_idle_in_transaction, f"apply_plan: {point}", held_s),
             ends,
         )
+    for_good = "somebody is idle in transaction, and keeps the way back waiting"
+    yield _case(for_good, "during rollback, roll_back", _idle_for_good, {"rolled_back"})
     yield _case(
         "a foreign pg_dump runs", "forwards, apply_plan", _dumped, {"succeeded", "rolled_back"}
     )
@@ -40,21 +45,32 @@ def _case(fault: str, where: str, play, ends: set[str]) -> Case:
     )
 
 
-async def _idle_in_transaction(held_s: float | None, theatre: Theatre) -> None:
+async def _idle_in_transaction(point: str, held_s: float | None, theatre: Theatre) -> None:
     """They read a table that a migration alters, and went to lunch."""
-    point = "apply_plan: 010_halt_monitoring.sql, after its COMMIT"
     fault = theatre.fault("wait", point)
     child = await theatre.start("deploy", fault, release="v2")
     await theatre.reached(fault, child)
     async with somebody(theatre) as conn:
-        await conn.execute("BEGIN; LOCK TABLE deals IN ACCESS SHARE MODE")
+        await conn.execute(_READING)
         theatre.go(fault)
         if held_s is None:
             await child.wait()
         else:
             await asyncio.sleep(held_s)
-        await conn.execute("ROLLBACK")
     await child.wait()
+
+
+async def _idle_for_good(theatre: Theatre) -> None:
+    """Neither way can be gone: a person is called, ends that session, and rolls back."""
+    fault = theatre.fault("wait", "apply_plan: 010_halt_monitoring.sql, after its COMMIT")
+    child = await theatre.start("deploy", fault, release="v2")
+    await theatre.reached(fault, child)
+    async with somebody(theatre) as conn:
+        await conn.execute(_READING)
+        theatre.go(fault)
+        assert await child.wait() == _STRANDED, "no person was called"
+    again = await theatre.start("rollback", reason="they are back from lunch")
+    assert await again.wait() == 0, "the rollback by hand did not end well"
 
 
 async def _dumped(theatre: Theatre) -> None:
