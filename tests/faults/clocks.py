@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.faults.theatre import Case, Theatre
+from tests.faults.theatre import RELEASES, Case, Theatre
 
 _LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 _HOURS = {"an hour ahead": "+1h", "an hour back": "-1h"}
@@ -33,15 +33,20 @@ def cases() -> Iterator[Case]:
         return
     for said, offset in _HOURS.items():
         fault = f"the clock is {said}"
-        for where, play in {
-            "forwards, all steps": partial(_throughout, offset, "v2"),
-            "during rollback, all steps": partial(_throughout, offset, "unhealthy"),
-            "forwards, apply_plan, and recovered by the right one": partial(_killed, offset, ""),
-            "when it is recovered": partial(_killed, "", offset),
-            "of who would recover a living one": partial(_alive, offset),
-            "forwards, twice, of which one snapshot is kept": partial(_kept, offset),
-        }.items():
-            yield Case(name=f"{fault} / {where}", fault=fault, where=where, play=play)
+        for where, play, end in (
+            ("forwards, all steps", partial(_throughout, offset, "v2"), "succeeded"),
+            (
+                "during rollback, all steps",
+                partial(_throughout, offset, RELEASES["rollback"]),
+                "rolled_back",
+            ),
+            ("forwards, for a runner that is killed", partial(_killed, offset, ""), "rolled_back"),
+            ("for who recovers a killed one", partial(_killed, "", offset), "rolled_back"),
+            ("for who would recover a living one", partial(_alive, offset), "succeeded"),
+            ("forwards, where one snapshot is kept", partial(_kept, offset), "succeeded"),
+        ):
+            name = f"{fault} / {where}"
+            yield Case(name=name, fault=fault, where=where, play=play, ends=frozenset({end}))
 
 
 async def _throughout(offset: str, release: str, theatre: Theatre) -> None:

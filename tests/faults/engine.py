@@ -19,6 +19,8 @@ if __name__ == "__main__":
     if given := os.environ.pop(VARIABLE, ""):
         injector.arm(injector.Fault(**json.loads(given)))
     guards.remove_named()
+    # Whose clock is another one, is this process alone.
+    os.environ.pop("LD_PRELOAD", None)
     module = "flows" if sys.argv[1:] else "prefect.engine"
     sys.argv[0] = module
     runpy.run_module(module, run_name="__main__", alter_sys=True)
