@@ -37,6 +37,7 @@ _KINDS = (
 # A machine that stood still: the server has given up its lock, or every session of it.
 _PAUSED = (
     ("apply_plan: before the intent", "airlock%"),
+    ("apply_plan: before applying", "airlock lock"),
     ("apply_plan: 011_score.sql, before its COMMIT", "airlock lock"),
     ("apply_plan: 011_score.sql, after its COMMIT", "airlock%"),
     ("restart_service: before the intent", "airlock%"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,11 @@ from tests.faults.theatre import Case, Theatre
 # Room for a deploy; most of it is taken away later.
 _DISK_BYTES = 600 * 2**20
 _LEFT_BYTES = 2**20
+_OF_ANOTHER = {
+    "another server": {"system_identifier": "7000000000000000000"},
+    "another database": {"database": "another"},
+    "an older schema": {"migration_head": "008_deal_sources"},
+}
 # What is written by which step, and where that is about to begin.
 _WRITTEN = {
     "snapshots": "take_snapshot: before the snapshot's files",
@@ -29,8 +35,9 @@ def cases() -> Iterator[Case]:
     for said, damage in damages.items():
         fault = f"the snapshot is {said}"
         yield _case(fault, "forwards, rehearse", partial(_damaged, damage), {"failed"})
-    of_another = "the snapshot is of another server"
-    yield _case(of_another, "forwards, rehearse", _of_another_server, {"failed"})
+    for said, changed in _OF_ANOTHER.items():
+        play = partial(_of_another, json.dumps(changed))
+        yield _case(f"the snapshot is of {said}", "forwards, rehearse", play, {"failed"})
     for folder, point in _WRITTEN.items():
         step = point.partition(": ")[0]
         if may_mount():
@@ -115,16 +122,15 @@ def _edit(snapshot: Path) -> None:
     manifest.write_text(text.replace('"prod"', '"test"', 1), encoding="utf-8")
 
 
-async def _of_another_server(theatre: Theatre) -> None:
-    """The ledger came here with its database, the snapshot is of where that was."""
+async def _of_another(changed: str, theatre: Theatre) -> None:
+    """The ledger came here with its database; the snapshot is of where or when that was."""
     fault = theatre.fault("wait", "rehearse: before the intent")
     child = await theatre.start("deploy", fault, release="v2")
     await theatre.reached(fault, child)
     async with connect(theatre.stage.superuser_url) as conn:
         await conn.execute(
-            "UPDATE airlock.deploy SET snapshot ="
-            " jsonb_set(snapshot, '{system_identifier}', '\"7000000000000000000\"')"
-            " WHERE snapshot IS NOT NULL AND id > 1"
+            "UPDATE airlock.deploy SET snapshot = snapshot || $1 WHERE state = 'snapshotted'",
+            changed,
         )
     theatre.go(fault)
     await child.wait()

@@ -151,7 +151,7 @@ _SERVICE = "the service answers as another instance / wrong-instance"
 
 GUARDS = {
     "the fence": Guard(
-        remove=_no_fence, case=f"{_PAUSED} / forwards / apply_plan: before the intent"
+        remove=_no_fence, case=f"{_PAUSED} / forwards / apply_plan: before applying"
     ),
     "the lock of the database": Guard(
         remove=_no_lock, case="a refresh of staging takes its snapshot / forwards, lock"
@@ -184,7 +184,7 @@ GUARDS = {
     ),
     "the origin of a snapshot": Guard(
         remove=_no_look_at_the_origin,
-        case="the snapshot is of another server / forwards, rehearse",
+        case="the snapshot is of an older schema / forwards, rehearse",
     ),
     "the sweep of half snapshots and clones": Guard(
         remove=_no_sweep_of_files,

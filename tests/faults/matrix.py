@@ -28,6 +28,7 @@ _BACK = "going_back: before rolling_back"
 _INTENT = ": before the intent"
 # Of a state, or of the note that a step without one ends with.
 _BEFORE_RECORD = ": before (?:[a-z_]+|the note of [a-z_]+)(?: #[0-9]+)?"
+_ABOUT = (": before ", ": after ")
 # One in a transaction, and one that cannot run in one.
 _OF_A_MIGRATION = re.compile("011_score|012_offers")
 KILLED = "SIGKILL of the flow"
@@ -100,9 +101,9 @@ def of_steps(points: Sequence[str]) -> set[str]:
     """
     found = set[str]()
     for step in [point.partition(": ")[0] for point in points if point.endswith(_INTENT)]:
+        found |= {f"{step}{_INTENT}", f"{step}: after the intent"}
         written = [each for each in points if re.fullmatch(f"{step}{_BEFORE_RECORD}", each)]
-        record = written[-1].replace(": before ", ": after ")
-        found |= {f"{step}{_INTENT}", f"{step}: after the intent", written[-1], record}
+        found |= {each.replace(": before ", when) for each in written[-1:] for when in _ABOUT}
     return found
 
 
