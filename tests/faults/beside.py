@@ -172,6 +172,7 @@ async def _killed_in_the_index(theatre: Theatre) -> None:
 async def _killed_and_again(theatre: Theatre) -> None:
     """Whoever asks for the same again gets it: the half index is no hindrance."""
     async with _killed_within_the_index(theatre) as held:
+        await end_sessions(theatre, "airlock apply%")
         await held.rollback()
     await theatre.deploy("v2")
 

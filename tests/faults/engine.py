@@ -1,7 +1,4 @@
-"""A run under test in a process of its own, with the injector armed.
-
-Without arguments Prefect's engine, as a worker starts it; else ``python -m flows``.
-"""
+"""What a worker starts for a run under test: Prefect's engine, with the injector armed."""
 
 from __future__ import annotations
 
@@ -16,11 +13,7 @@ from tests.faults import guards, injector
 VARIABLE = "AIRLOCK_TEST_FAULT"
 
 if __name__ == "__main__":
-    if given := os.environ.pop(VARIABLE, ""):
-        injector.arm(injector.Fault(**json.loads(given)))
+    injector.arm(injector.Fault(**json.loads(os.environ.pop(VARIABLE))))
     guards.remove_named()
-    # Whose clock is another one, is this process alone.
-    os.environ.pop("LD_PRELOAD", None)
-    module = "flows" if sys.argv[1:] else "prefect.engine"
-    sys.argv[0] = module
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.argv = ["prefect.engine"]
+    runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)

@@ -10,7 +10,7 @@ import pytest
 from airlock import server
 from flows.runtime import Runtime
 from tests.conftest import OWNER_PASSWORD, TEST_SETTINGS
-from tests.faults import beside, files, guards, matrix, network, zygote
+from tests.faults import files, guards, matrix, network, zygote
 from tests.faults.injector import SWITCH
 from tests.faults.oracle import Expected
 from tests.faults.theatre import Case, House, perform
@@ -28,7 +28,6 @@ _KNOWN: dict[str, Case] = {
     case.name: case
     for case in (
         *(case for name, points in _AT_POINTS.items() for case in matrix.at_points(name, points)),
-        *beside.cases(),
         *files.cases(),
         *network.cases(),
     )
@@ -37,7 +36,6 @@ CASES = (
     *(name for name in _KNOWN if name.endswith(f" / {matrix.KILLED}")),
     "forwards / apply_plan: 011_score.sql, after its COMMIT / SIGTERM",
     "the answer to COMMIT is lost / forwards / apply_plan: 011_score.sql, before its COMMIT",
-    "SIGKILL while an index is built, and the same deploy again / forwards, apply_plan",
 )
 # A cheap one of the guards that `make faults` takes away.
 _WITHOUT = "the digest of a manifest"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,12 +18,12 @@ import pytest
 from airlock import outbox, server, settings
 from airlock.postgres import connect, quote_ident
 from airlock.service import table
-from tests.faults import engine, guards, oracle
+from tests.faults import clock, guards, oracle
 from tests.faults.injector import SWITCH, Fault, Kind
 from tests.faults.oracle import Expected, Seen, State, Verdict
 from tests.faults.proxy import Proxy, proxy_to
 from tests.faults.worker import Worker
-from tests.faults.zygote import CHECKOUT, Child, Zygote
+from tests.faults.zygote import Child, Zygote
 from tests.stage import ADD_COLUMN, Stage, receiving, standing
 
 # One deploy with everything that happens to it, and the recovery from that.
@@ -112,6 +110,8 @@ class Theatre:
     seed: int
     # The guard that the processes of this case do without.
     without: str = ""
+    # How wrong their clock is.
+    ahead_s: int = 0
     faults: list[Fault] = field(default_factory=list)
     # What the processes of this case are told besides.
     also: dict[str, str] = field(default_factory=dict)
@@ -129,34 +129,11 @@ class Theatre:
             fault=fault,
         )
 
-    async def start_alone(
-        self, flow: str, environment: Mapping[str, str], fault: Fault | None = None, **given: Any
-    ) -> asyncio.subprocess.Process:
-        """The same in a process that is not forked: what is loaded first can be another thing."""
-        armed = {engine.VARIABLE: json.dumps(asdict(fault))} if fault else {}
-        with (self.folder / "flow.log").open("ab") as log:
-            return await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.faults.engine"),
-                *(flow, json.dumps({"target": "prod", **given})),
-                env={
-                    **os.environ,
-                    "PREFECT_API_URL": self.house.api_url,
-                    **self.environment,
-                    **armed,
-                    **environment,
-                },
-                cwd=CHECKOUT,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
     @property
     def environment(self) -> dict[str, str]:
         ours = {name: os.environ[name] for name in _HANDED_ON}
-        tmp = str(self.folder / "tmp")
-        return {**ours, SWITCH: "1", guards.VARIABLE: self.without, "TMPDIR": tmp, **self.also}
+        bent = {guards.VARIABLE: self.without, clock.VARIABLE: str(self.ahead_s or "")}
+        return {**ours, SWITCH: "1", "TMPDIR": str(self.folder / "tmp"), **bent, **self.also}
 
     @asynccontextmanager
     async def through_a_proxy(self) -> AsyncGenerator[Proxy]:

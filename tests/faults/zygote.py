@@ -107,7 +107,7 @@ def main(path: str) -> int:
         with suppress(ModuleNotFoundError):
             importlib.import_module(f"flows.{name}")
     import flows.__main__
-    from tests.faults import guards, injector
+    from tests.faults import clock, guards, injector
 
     # Pages that the collector touches are copied in each child.
     gc.collect()
@@ -126,6 +126,7 @@ def main(path: str) -> int:
     if request["fault"] is not None:
         injector.arm(injector.Fault(**request["fault"]))
     guards.remove_named()
+    clock.set_named()
     sys.argv = ["python -m flows", request["flow"], json.dumps(request["parameters"])]
     return flows.__main__.main()
 
