@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
@@ -235,6 +236,9 @@ async def perform(
         verdict.violations.append(f"it ended as {verdict.end}, expected {sorted(case.ends)}")
     if verdict.violations:
         verdict.violations.append(f"its files: {folder}")
+    else:
+        # A snapshot in each, and hundreds of cases.
+        shutil.rmtree(folder, ignore_errors=True)
     return Result(
         name=case.name,
         end=verdict.end,
