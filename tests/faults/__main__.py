@@ -163,11 +163,7 @@ def _chosen(listed: list[Listed], arguments: argparse.Namespace) -> list[Todo]:
     """What a rule chooses, or all that there is, and each guard's case without it."""
     by_name = {each.name: each for each in listed}
     todo = [Todo(case=each) for each in listed if each.is_played or arguments.all or arguments.only]
-    todo += [
-        Todo(case=by_name[guard.case], without=name)
-        for name, guard in guards.GUARDS.items()
-        if guard.case in by_name
-    ]
+    todo += [Todo(case=by_name[guard.case], without=name) for name, guard in guards.GUARDS.items()]
     wanted = arguments.only
     return [each for each in todo if wanted in each.name or re.search(wanted, each.name)]
 

@@ -91,9 +91,9 @@ def _lines(rows: Iterable[str]) -> str:
 
 
 def _steady(seen: str) -> str:
-    """What is seen in each run alike: without numbers of processes, hashes, addresses, folders."""
-    short = re.sub(r"/\S*", "…", seen.splitlines()[0])
-    return re.sub(r"\b[0-9a-f]*\d[0-9a-f]{3,}\b", "…", short).replace("|", "/")[:160]
+    """What is seen in each run alike: no numbers of processes, hashes, addresses or folders."""
+    short = re.sub(r"(?<!\w)/\S*", "…", seen.splitlines()[0])
+    return re.sub(r"\w*\d{4,}\w*|\b[0-9a-f]{8,}\b", "…", short).replace("|", "/")[:160]
 
 
 def _told(ends: Counter[str]) -> str:

@@ -41,6 +41,13 @@ def cases(points: Mapping[str, Sequence[str]]) -> list[Case]:
     return [
         *at_points("forwards", points["forwards"]),
         *at_points("rollback", _back(points)),
+        *beside_points(),
+    ]
+
+
+def beside_points() -> list[Case]:
+    """What needs no recorded run: whatever is about the surroundings, or at one known place."""
+    return [
         *beside.cases(),
         *neighbours.cases(),
         *refreshes.cases(),
