@@ -31,13 +31,7 @@ _WRITTEN = {
 
 
 def cases() -> Iterator[Case]:
-    damages = {"truncated": _truncate, "bit-flipped": _flip, "with an edited manifest": _edit}
-    for said, damage in damages.items():
-        fault = f"the snapshot is {said}"
-        yield _case(fault, "forwards, rehearse", partial(_damaged, damage), {"failed"})
-    for said, changed in _OF_ANOTHER.items():
-        play = partial(_of_another, json.dumps(changed))
-        yield _case(f"the snapshot is of {said}", "forwards, rehearse", play, {"failed"})
+    yield from of_snapshots()
     for folder, point in _WRITTEN.items():
         step = point.partition(": ")[0]
         if may_mount():
@@ -55,6 +49,17 @@ def cases() -> Iterator[Case]:
         yield _case(
             f"a file is in the place of {folder}", f"forwards, {step}", partial(_in_place, folder)
         )
+
+
+def of_snapshots() -> Iterator[Case]:
+    """Those whose snapshot is not what it was, or not of here."""
+    damages = {"truncated": _truncate, "bit-flipped": _flip, "with an edited manifest": _edit}
+    for said, damage in damages.items():
+        fault = f"the snapshot is {said}"
+        yield _case(fault, "forwards, rehearse", partial(_damaged, damage), {"failed"})
+    for said, changed in _OF_ANOTHER.items():
+        play = partial(_of_another, json.dumps(changed))
+        yield _case(f"the snapshot is of {said}", "forwards, rehearse", play, {"failed"})
 
 
 @cache

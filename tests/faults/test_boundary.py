@@ -18,7 +18,6 @@ from tests.faults.worker import Worker
 
 _AT_POINTS = {
     "forwards": (
-        "apply_plan: before the intent",
         "apply_plan: 011_score.sql, after its COMMIT",
         "apply_plan: 012_offers.sql, after its effect",
     ),
@@ -28,7 +27,7 @@ _KNOWN: dict[str, Case] = {
     case.name: case
     for case in (
         *(case for name, points in _AT_POINTS.items() for case in matrix.at_points(name, points)),
-        *files.cases(),
+        *files.of_snapshots(),
         *network.cases(),
     )
 }
