@@ -629,13 +629,12 @@ async def _health_after(
 ) -> HealthVerdict | None:
     if target.service is None:
         return None
-    if back is not None:
-        return await health.check(target, back.new)
-    serving = await running_instance(conn, target)
+    serving = back.new if back else await running_instance(conn, target)
     if serving is None:
         # Nothing served before either, or it should serve.
         return await health.check(target, None) if row.previous is not None else None
-    # What it said while things were bad is no news about how it is now.
+    # What it said while things were bad is no news about how it is now; an earlier try of this way
+    # back may have started it.
     now = replace(serving, logs=tuple(service_log.mark(each.path) for each in serving.logs))
     return await health.check(target, now)
 

@@ -302,6 +302,11 @@ def files(stage: Stage) -> set[str]:
         parts = path.relative_to(state).parts
         if len(parts) > 4 or parts[0] == "staging" or "__pycache__" in parts:
             continue
+        # Empty clusters, kept for the next logical snapshot. Half ones have another name.
+        if any(part.startswith("pg") for part in parts[:-1]) or path.match("templates/pg*"):
+            continue
+        if parts[-1] == "templates":
+            continue
         found.add("/".join(re.sub(r"[0-9a-f]{6,}|\d+", "#", part) for part in parts))
     return found
 
