@@ -1,4 +1,4 @@
-"""Somebody asks the run to end: Ctrl-C, SIGTERM, or Cancel in Prefect's UI, which sends SIGTERM.
+"""Somebody asks the run to end: Ctrl-C, SIGTERM, or Cancel in Prefect's UI.
 
 The work is stopped where it is, and what was begun is taken back. That is not stopped again: a
 second Ctrl-C would leave a target half-way, and changes nothing.
@@ -11,13 +11,16 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from uuid import UUID
 
-from prefect import get_run_logger
+from prefect import get_client, get_run_logger
+from prefect.runtime import flow_run
 
 from airlock.errors import AirlockError
 from airlock.scope import Scope
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LOOK_S = 3.0
 
 
 class Interrupted(AirlockError):
@@ -47,17 +50,29 @@ class Person:
         if self.asked is not None:
             raise self.asked
 
-    def hear(self, number: signal.Signals) -> None:
+    def ask(self, how: str) -> None:
+        """End the work. how: they asked, for the ledger."""
         if self.asked is None:
-            self.asked = Interrupted(f"The run was asked to end ({number.name}).")
+            self.asked = Interrupted(f"The run was asked to end ({how}).")
         if self._scope is not None:
             self._scope.end(self.asked)
         with suppress(Exception):  # outside of a run there is no log of one
             get_run_logger().warning(
                 "Asked to end (%s): what was begun is taken back first. To ask again changes "
                 "nothing.",
-                number.name,
+                how,
             )
+
+
+async def _until_cancelled(person: Person) -> None:
+    """Look whether somebody has pressed Cancel: a worker passes it on, a command line has none."""
+    while person.asked is None:
+        await asyncio.sleep(LOOK_S)
+        with suppress(Exception):  # a server that is away asks for nothing
+            async with get_client() as client:
+                run = await client.read_flow_run(UUID(str(flow_run.id)))
+            if run.state is not None and run.state.is_cancelling():
+                person.ask("Cancel")
 
 
 @asynccontextmanager
@@ -71,9 +86,14 @@ async def listening() -> AsyncIterator[Person]:
         with suppress(ValueError, RuntimeError):
             for number in SIGNALS:
                 handler = signal.getsignal(number)
-                loop.add_signal_handler(number, person.hear, number)
+                loop.add_signal_handler(number, person.ask, number.name)
                 before[number] = handler
-        yield person
+        watching = asyncio.create_task(_until_cancelled(person))
+        try:
+            yield person
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
     finally:
         for number, handler in before.items():
             loop.remove_signal_handler(number)

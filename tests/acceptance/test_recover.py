@@ -17,7 +17,7 @@ import pytest
 from airlock import binaries, ledger
 from airlock.ledger import Deploy
 from airlock.postgres import connect
-from flows.runtime import Runtime
+from flows.runtime import Runtime, client
 from tests.acceptance.test_deploys import assert_as_before
 from tests.gateway import Gateway
 from tests.stage import CHECKOUT, Stage
@@ -156,6 +156,24 @@ async def test_a_run_that_is_asked_to_end_takes_production_back_before_it_ends(
     assert child.returncode == 2, said.decode()
     assert (await hanging.last()).state == "rolled_back"
     assert f"The run was asked to end ({number.name})" in ((await hanging.last()).failure or "")
+    await assert_as_before(hanging, before)
+
+
+async def test_a_run_of_the_command_line_that_is_cancelled_in_the_ui_takes_production_back(
+    hanging, run, prefect_server
+):
+    before = await hanging.world()
+    async with run("deploy", release="v2") as child:
+        await sleeping(hanging)
+        async with client(prefect_server.api_url) as http:
+            cancel = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+            where = f"/flow_runs/{(await hanging.last()).flow_run}"
+            (await http.post(f"{where}/set_state", json=cancel)).raise_for_status()
+            said, _ = await child.communicate()
+            shown = (await http.get(where)).raise_for_status().json()["state"]
+    assert child.returncode == 2, said.decode()
+    assert (shown["type"], shown["name"]) == ("CANCELLED", "RolledBack")
+    assert "The run was asked to end (Cancel)" in ((await hanging.last()).failure or "")
     await assert_as_before(hanging, before)
 
 
