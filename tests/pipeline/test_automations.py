@@ -118,6 +118,7 @@ async def test_a_run_without_a_sign_of_life_has_crashed_and_one_that_ended_has_n
     ]
     for run in (silent, over):
         await emit_of_run(http, run, flow_id, "heartbeat")
+    await asyncio.sleep(1)  # Prefect keeps no order of what comes at one moment
     await emit_of_run(http, over, flow_id, "Deployed")
     async with asyncio.timeout(2 * WAIT_S):
         while True:
