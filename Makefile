@@ -31,10 +31,11 @@ MEMORY := $(shell d=/dev/shm; grep -qs " $$d [^ ]* [^ ]*noexec" /proc/mounts || 
 # Dozens of programs are started: each would compile airlock and flows anew where bytecode is not kept.
 .PHONY: test
 test: $(STAMP) ## Run the whole suite; ARGS goes to pytest
-	PYTHONDONTWRITEBYTECODE= $(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: faults
 faults: $(STAMP) ## Break deploys in hundreds of ways, see that each recovers, write docs/faults.md
+	$(if $(ARGS),,$(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m pytest -q tests/faults/on_a_worker.py)
 	$(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m tests.faults $(ARGS)
 
 .PHONY: check

@@ -6,6 +6,7 @@ import asyncio
 import re
 
 import httpx
+import psutil
 import pytest
 from playwright.async_api import expect
 
@@ -109,6 +110,24 @@ async def test_the_nightly_refresh_is_there_and_off_until_it_is_configured(windo
     await window.page.get_by_role("menuitem", name="Edit").click()
     await expect(window.dialog).to_contain_text(re.compile(r"Europe\s*/\s*London"))
     await window.keep("11-time-zone")
+
+
+async def test_a_run_whose_process_is_killed_is_recovered_without_anybody(
+    stage: Stage, runtime: Runtime
+) -> None:
+    async with client(runtime.api_url) as http:
+        run = await start(http, release="v2", reason="again")
+        await until(http, run, "Paused")
+        row = await stage.last()
+        psutil.Process(int(row.holder.split(":")[1])).kill()
+        await until(http, run, "Crashed")
+    # The automation takes seconds; where its event is lost, the schedule comes within a minute.
+    async with asyncio.timeout(2 * PATIENCE_S):
+        while True:
+            if (row := await stage.last()).state == "failed":
+                break
+            await asyncio.sleep(0.1)
+    assert "had touched nothing" in (row.failure or "")
 
 
 async def start(http: httpx.AsyncClient, **parameters: str) -> str:
