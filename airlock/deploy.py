@@ -581,7 +581,8 @@ async def _old_release(conn: Conn, target: Target, lease: Lease, row: Deploy) ->
     if target.service is None or row.previous is None:
         return None
     before = record.load(Instance, row.previous)
-    if before.is_visible and before.is_alive:
+    # Beside it a new one may run, where the restart was stopped half-way.
+    if before.is_visible and before.is_alive and service.is_alone(target, before):
         return None
     running = await running_instance(conn, target)
     old = release.of(target, before)

@@ -160,6 +160,18 @@ async def find(target: Target, known: Instance | None = None) -> Instance | None
     return replace(found, release=known.release, token=known.token if not found.pid else None)
 
 
+def is_alone(target: Target, instance: Instance) -> bool:
+    """Whether no other instance of the service runs, as far as the adapter can have several."""
+    from airlock.service import process
+
+    if configured(target).adapter != "process":
+        return True
+    try:
+        return all(each.identity == instance.identity for each in process.running(target))
+    except Refused:
+        return True  # whose the port is, the health check will show
+
+
 async def restart(target: Target, release: Release, *, old: Instance | None, token: str) -> Restart:
     """Replace the running instance by one of ``release``.
 
