@@ -20,6 +20,7 @@ _AT_POINTS = {
     "forwards": (
         "apply_plan: 011_score.sql, after its COMMIT",
         "apply_plan: 012_offers.sql, after its effect",
+        "restart_service: before the end of an instance",
     ),
     "rollback": ("roll_back: ROLLBACK NOTES of 011_score, after its COMMIT",),
 }
@@ -33,7 +34,7 @@ _KNOWN: dict[str, Case] = {
 }
 CASES = (
     *(name for name in _KNOWN if name.endswith(f" / {matrix.KILLED}")),
-    "forwards / apply_plan: 011_score.sql, after its COMMIT / SIGTERM",
+    "forwards / restart_service: before the end of an instance / SIGTERM",
     "the answer to COMMIT is lost / forwards / apply_plan: 011_score.sql, before its COMMIT",
 )
 # A cheap one of the guards that `make faults` takes away.
