@@ -66,7 +66,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait({task})
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.warning("It is not known whether the lock was kept: %r", error)
+        log.warning("Lock or heartbeat was not looked after to the end: %r", error)
 
 
 def _held(target: Target, holder: int) -> str:
