@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from airlock import migration, phases
+from airlock import migration, phases, record
 from airlock.errors import Refused
 from airlock.migration import Migration, MigrationFile
+from airlock.plan import Plan
 
 EXPAND = "ALTER TABLE deals ADD COLUMN rating int"
 CONTRACT = "ALTER TABLE deals DROP COLUMN score"
@@ -84,6 +86,19 @@ def test_an_expand_behind_a_contract_is_refused_with_the_way():
     )
     with pytest.raises(Refused, match=said):
         phases.check(plan(("contract", ELSEWHERE), ("expand", EXPAND)))
+
+
+def test_a_plan_that_an_older_airlock_stored_has_expands_alone():
+    stored = json.loads(
+        record.dump(
+            Plan(
+                target="prod", head=None, migrations=plan(("contract", CONTRACT)), schema_before="f"
+            )
+        )
+    )
+    del stored["migrations"][0]["phase"]
+    found = record.load(Plan, json.dumps(stored))
+    assert (len(found.of_phase("expand")), found.of_phase("contract")) == (1, ())
 
 
 def test_where_nothing_is_in_use_they_go_at_once():
