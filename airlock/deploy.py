@@ -553,7 +553,8 @@ async def check_health(lease: Lease) -> HealthVerdict | None:
         verdict = await health.check(target, new, skip=skip)
         if verdict.verdict != "healthy":
             await ledger.note(conn, lease, health=record.dump(verdict))
-            raise Broken(f"The new release is {verdict.verdict}: {verdict.summary}")
+            which = "After its contract the" if row.state == "contracted" else "The"
+            raise Broken(f"{which} new release is {verdict.verdict}: {verdict.summary}")
         await _reach(conn, lease, row, "healthy", health=record.dump(verdict))
     return verdict
 

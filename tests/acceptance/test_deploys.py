@@ -149,7 +149,8 @@ async def test_a_contract_that_the_new_release_needs_goes_back_before_the_old_on
     state = await run_deploy(release="v2")
     assert state.name == "RolledBack", state.message
     row = await stage.last()
-    assert "smoke GET /alerts: HTTP 409" in (row.failure or "")
+    said = "After its contract the new release is unhealthy: smoke GET /alerts: HTTP 409"
+    assert said in (row.failure or "")
     assert row.failed_step == "check_health"
     await assert_as_before(stage, before)
     found = await steps.read_report(stage.target, row.id)
