@@ -1,71 +1,11 @@
-"""What a statement does to the database: locks, rewrites, scans, rows.
-
-One type for what is predicted from the syntax tree and what is measured on the clone.
-"""
+"""Which statements stand or fall together, and which PostgreSQL refuses in a transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum
 
 from airlock.syntax import Node, Statement
-
-
-class LockMode(IntEnum):
-    """PostgreSQL's table lock modes, weakest first.
-
-    https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
-    """
-
-    ACCESS_SHARE = 1
-    ROW_SHARE = 2
-    ROW_EXCLUSIVE = 3
-    SHARE_UPDATE_EXCLUSIVE = 4
-    SHARE = 5
-    SHARE_ROW_EXCLUSIVE = 6
-    EXCLUSIVE = 7
-    ACCESS_EXCLUSIVE = 8
-
-    @property
-    def pg_name(self) -> str:
-        """The name in pg_locks, such as AccessExclusiveLock."""
-        return self.name.title().replace("_", "") + "Lock"
-
-    @classmethod
-    def from_pg_name(cls, name: str) -> LockMode:
-        return next(mode for mode in cls if mode.pg_name == name)
-
-    @property
-    def blocks_reads(self) -> bool:
-        return self is LockMode.ACCESS_EXCLUSIVE
-
-    @property
-    def blocks_writes(self) -> bool:
-        return self >= LockMode.SHARE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
-    """What one statement does to one relation that existed before it, predicted or measured."""
-
-    relation: str
-    lock: LockMode
-    held_s: float | None  # None: predicted
-    rewrites: bool
-    scans: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatementEffects:
-    """One statement and what it did on the clone."""
-
-    line: int
-    statement: str
-    seconds: float
-    wal_bytes: int
-    rows: int | None
-    effects: tuple[Effect, ...]
 
 
 def needs_no_transaction(statement: Statement) -> bool:
@@ -78,7 +18,7 @@ def needs_no_transaction(statement: Statement) -> bool:
             return any(o["DefElem"]["defname"] == "tablespace" for o in node.get("options", []))
         case "ReindexStmt":
             whole = ("REINDEX_OBJECT_SCHEMA", "REINDEX_OBJECT_SYSTEM", "REINDEX_OBJECT_DATABASE")
-            return _has_option(node, "concurrently") or node.get("kind") in whole
+            return has_option(node, "concurrently") or node.get("kind") in whole
         case "ClusterStmt" | "DiscardStmt":
             return "relation" not in node and node.get("target", "DISCARD_ALL") == "DISCARD_ALL"
         case "AlterTableStmt":
@@ -98,8 +38,9 @@ _NEVER_IN_A_TRANSACTION = {
 }
 
 
-def _has_option(node: Node, name: str) -> bool:
-    options = [option["DefElem"] for option in node.get("params", [])]
+def has_option(node: Node, name: str, *, key: str = "params") -> bool:
+    """Whether an option in parentheses is there and on."""
+    options = [option["DefElem"] for option in node.get(key, [])]
     return any(option["defname"] == name and _is_on(option.get("arg")) for option in options)
 
 
