@@ -180,7 +180,7 @@ async def rehearse(lease: Lease) -> Rehearsal:
 async def _cast(conn: Conn, target: Target, row: Deploy) -> Cast:
     """The release that serves now, and the one that would."""
     if target.service is None or row.release is None:
-        return Cast(not_tried="no service is configured")
+        return Cast()
     try:
         running = await running_instance(conn, target)
     except Refused as error:

@@ -142,6 +142,10 @@ class Stage:
         assert old in text, text
         config.write_text(text.replace(old, new, 1), encoding="utf-8")
 
+    def try_releases(self) -> None:
+        """Let the rehearsal start releases, which most tests are not about."""
+        self.change("try_releases = false", "try_releases = true")
+
     def add(self, settings_text: str) -> None:
         """Append to airlock.toml."""
         with (self.root / settings.CONFIG_NAME).open("a", encoding="utf-8") as config:
@@ -182,6 +186,8 @@ database_url_env = "PROD_DATABASE_URL"
 replication_url_env = "PROD_REPLICATION_URL"
 [targets.prod.budget]
 tries = 5
+[targets.prod.clone]
+try_releases = false
 [targets.prod.alerts]
 slack_url_env = "PROD_SLACK_URL"
 """

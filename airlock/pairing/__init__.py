@@ -112,15 +112,16 @@ class Tried:
     not_tried: str = ""
 
     def met(self, which: Which) -> Pair | None:
-        """How that release was on the schema that it meets in production, last of all."""
+        """How that release was on the schemas that the plan brings it to; the worst of them."""
         both: Which = "running and new"
-        found = [each for each in self.pairs if each.which in (which, both)]
-        return next((each for each in found if each.schema != "before"), None)
+        found = [e for e in self.pairs if e.which in (which, both) and e.schema != "before"]
+        return min(found, key=lambda each: each.verdict == "works", default=None)
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """For reports and questions: each pair, and what was left out."""
-        left_out = (f"not tried: {self.not_tried}",) if self.not_tried else ()
+        which = "not every release was tried" if self.pairs else "no release was tried"
+        left_out = (f"{which}: {self.not_tried}",) if self.not_tried else ()
         return (*(each.sentence for each in self.pairs), *left_out)
 
 

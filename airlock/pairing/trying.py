@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -33,8 +34,7 @@ from airlock.plan import Plan
 from airlock.server import free_port
 from airlock.service import Instance, LogMark, configured, ending, log, probe, starting, table
 from airlock.service.sockets import Sockets
-from airlock.service.starting import Trial
-from airlock.settings import Smoke, Target
+from airlock.settings import ServiceSettings, Smoke, Target
 from airlock.snapshot import Clone
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ logger = logging.getLogger(__name__)
 
 Undo = Callable[[Migration], Awaitable[None]]
 
-_LOOK_S = 0.1
+# The kernel's table of sockets takes it tens of milliseconds to write.
+_LOOK_S = 0.3
+_POLL_S = 0.05
 # Of a line of the log, and of what an endpoint said.
 _SHOWN_CHARS = 300
 _LOOPBACK = "127.0.0.1"
@@ -60,7 +62,7 @@ async def play(
     undo: takes one migration back.
     Raises Refused naming a release that the change breaks, or that does not work.
     """
-    if cast.not_tried:
+    if cast.running is None and cast.new is None:
         return Tried(not_tried=cast.not_tried)
     stage = _Stage(target=target, clone=clone, deploy=deploy, skip=frozenset(cast.skip))
     contract = [each for each in plan.migrations if _is_contract(each)]
@@ -152,7 +154,6 @@ class _Stage:
         """The pair as it was seen, and whether the service may want to bind its own port."""
         async with AsyncExitStack() as stack:
             sockets = _sockets(stack) if handed else None
-            inherited = sockets.inode if sockets else None
             port = sockets.public.getsockname()[1] if sockets else free_port()
             here = _placed(self.target, port)
             try:
@@ -165,11 +166,11 @@ class _Stage:
             if sockets is not None:
                 sockets.close()
             http = await stack.enter_async_context(probe.client())
-            asking = self._asked(pair, here, instance, inherited, http)
-            trial, made = await self._unless_astray(who, instance, door, asking)
+            asking = self._asked(pair, here, instance, http)
+            made, died = await self._unless_astray(who, instance, door, asking)
             if seen is not None:
                 made = replace(made, is_connected=seen.connections > 0)
-            return made, handed and trial.failure is not None and (trial.binds_itself or trial.died)
+            return made, handed and died
 
     async def _door(self, stack: AsyncExitStack) -> tuple[Door, Relay | None]:
         if self.target.clone.dev_url_env is not None:
@@ -229,26 +230,53 @@ class _Stage:
             )
 
     async def _asked(
-        self,
-        pair: Pair,
-        here: Target,
-        instance: Instance,
-        inherited: int | None,
-        http: httpx.AsyncClient,
-    ) -> tuple[Trial, Pair]:
-        trial = await starting.until_ready(here, instance, http, alone=True, inherited=inherited)
-        if trial.failure is not None:
+        self, pair: Pair, here: Target, instance: Instance, http: httpx.AsyncClient
+    ) -> tuple[Pair, bool]:
+        """The pair as it was seen, and whether the instance died before it was ready."""
+        ready_s, failure = await self._ready(here, instance, http)
+        if failure:
             lines = log.tail(self.target, instance.logs)
-            failure = self._shown(f"{trial.failure}. Its last lines:\n{lines}")
-            return trial, replace(pair, failure=failure)
-        made = replace(pair, ready_s=trial.ready_s)
+            failure = self._shown(f"{failure}. Its last lines:\n{lines}")
+            return replace(pair, failure=failure), not instance.is_alive
+        made = replace(pair, ready_s=ready_s)
         if "smoke" not in self.skip:
-            asked = [await self._endpoint(here, each, http) for each in here.health.smoke]
+            smoke = here.health.smoke
+            asked = [await self._endpoint(here, each, http) for each in smoke if instance.is_alive]
             made = replace(made, endpoints=tuple(asked))
         if not instance.is_alive:
             lines = log.tail(self.target, instance.logs)
             made = replace(made, failure=self._shown(f"it ended. Its last lines:\n{lines}"))
-        return trial, replace(made, log_error=self._log_error(instance.logs))
+        return replace(made, log_error=self._log_error(instance.logs)), False
+
+    async def _ready(
+        self, here: Target, instance: Instance, http: httpx.AsyncClient
+    ) -> tuple[float, str]:
+        """Seconds until the first good answer, and why there was none. The port is its alone."""
+        service, begun, last = configured(here), time.monotonic(), "none"
+        url = probe.public_url(here)
+        while (waited_s := time.monotonic() - begun) < service.ready_s:
+            asking = asyncio.ensure_future(
+                probe.ask(http, url, timeout_s=here.health.timeout_s, host=self._host)
+            )
+            try:
+                while not asking.done() and instance.is_alive:
+                    await asyncio.wait((asking,), timeout=_POLL_S)
+            finally:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+            waited_s = time.monotonic() - begun
+            if not instance.is_alive:
+                return waited_s, f"it ended {waited_s:.1f} s after its start"
+            if (answer := asking.result()).is_good:
+                return round(waited_s, 3), ""
+            last = f"{answer.detail}: {answer.body}" if answer.body else answer.detail
+            await asyncio.sleep(_POLL_S)
+        return waited_s, f"it was not ready within {service.ready_s:g} s; last answer: {last}"
+
+    @property
+    def _host(self) -> str:
+        """As the service is called in production; some answer to nothing else."""
+        return urlsplit(probe.public_url(self.target)).netloc.rpartition("@")[2]
 
     async def _endpoint(self, here: Target, smoke: Smoke, http: httpx.AsyncClient) -> Endpoint:
         path = smoke.path if smoke.path.startswith("/") else f"/{smoke.path}"
@@ -256,7 +284,7 @@ class _Stage:
             http,
             f"{probe.local_base(configured(here))}{path}",
             timeout_s=here.health.timeout_s,
-            host=urlsplit(probe.public_url(self.target)).netloc.rpartition("@")[2],
+            host=self._host,
             status=smoke.status,
             method=smoke.method,
         )
@@ -276,46 +304,43 @@ class _Stage:
         return log.mask(self.target, text)
 
     async def _unless_astray(
-        self,
-        who: Candidate,
-        instance: Instance,
-        door: Door,
-        asking: Awaitable[tuple[Trial, Pair]],
-    ) -> tuple[Trial, Pair]:
+        self, who: Candidate, instance: Instance, door: Door, asking: Awaitable[tuple[Pair, bool]]
+    ) -> tuple[Pair, bool]:
         """What is asked, unless the instance turns to production meanwhile: Refused."""
-        working = asyncio.ensure_future(asking)
-        watching = asyncio.ensure_future(self._astray(instance, door))
-        try:
-            await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-            if watching.done():
-                raise Refused(
-                    f"Started against the clone, {who} {watching.result()}, and was ended. Let the "
-                    "service take its database and its port from its environment alone (settings "
-                    "service.database_env and service.port), or set clone.try_releases = false. No "
-                    "migration was applied to production."
-                )
-            return working.result()
-        finally:
-            for each in (working, watching):
-                each.cancel()
-            await asyncio.gather(working, watching, return_exceptions=True)
-
-    async def _astray(self, instance: Instance, door: Door) -> str:
-        """What it has of production's, as soon as it has; never returns while all is well."""
         service = configured(self.target)
         servers = await self._servers() - await _resolved(door.url)
-        while True:
-            held = {i for p in ending.family(instance) for i in table.descriptors(p.pid)}
-            if held & table.listening(service.host, service.port):
-                return f"listened on production's port {service.port}"
-            if (server := table.connected(held, servers)) is not None:
-                return f"connected to production's database server, {server[0]} port {server[1]}"
-            await asyncio.sleep(_LOOK_S)
+        working = asyncio.ensure_future(asking)
+        try:
+            while True:
+                await asyncio.wait((working,), timeout=_LOOK_S)
+                done = working.done()
+                if did := await asyncio.to_thread(_astray, instance, service, servers):
+                    raise Refused(
+                        f"Started against the clone, {who} {did}, and was ended. Let the service "
+                        "take its database and its port from its environment alone (settings "
+                        "service.database_env and service.port), or set clone.try_releases = "
+                        "false. No migration was applied to production."
+                    )
+                if done:
+                    return working.result()
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
 
     async def _servers(self) -> set[table.Address]:
         given = starting.own_environ(self.target).get(configured(self.target).database_env, "")
         urls = (self.target.database_url, self.target.replication_url, given)
         return set[table.Address]().union(*[await _resolved(url) for url in urls])
+
+
+def _astray(instance: Instance, service: ServiceSettings, servers: set[table.Address]) -> str:
+    """What the instance has of production's; nothing as it should be."""
+    held = {inode for each in ending.family(instance) for inode in table.descriptors(each.pid)}
+    if held & table.listening(service.host, service.port):
+        return f"listened on production's port {service.port}"
+    if servers and (server := table.connected(held, servers)) is not None:
+        return f"connected to production's database server, {server[0]} port {server[1]}"
+    return ""
 
 
 def _numbers(word: str) -> list[str]:

@@ -68,7 +68,9 @@ def main(arguments: list[str]) -> int:
             os.write(writing, f"{error.filename or command[0]}: {error.strerror}".encode())
         finally:
             os._exit(127)
-    os.close(writing)
+    # Of sockets, too: where the service has ended nobody should listen.
+    for fd in (writing, *fds):
+        os.close(fd)
     # The pipe closes by itself when the service is executed: nothing read is good news.
     if failure := read_all(reading):
         os.waitpid(pid, 0)
