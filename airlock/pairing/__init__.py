@@ -101,7 +101,7 @@ class Pair:
         seen = [f"ready in {self.ready_s:.1f} s"] if self.ready_s is not None else []
         seen += [f"{each.name} {each.detail}" for each in self.endpoints if each.ok]
         seen += self.faults.values()
-        return f"the {self.which} release {self.release} {said}: {self.verdict}, {', '.join(seen)}"
+        return f"the {self.which} release {self.release} {said}: {', '.join([self.verdict, *seen])}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

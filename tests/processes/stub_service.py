@@ -2,7 +2,7 @@
 
 A file named SICK makes it unhealthy.
 
-late:S never_ready hangs exits dies_after:S dies_slowly_after:S flaps ignores_term forks own_port
+late:S never_ready hangs exits dies_of_deals dies_after:S dies_slowly_after:S flaps ignores_term forks own_port
 shares_port only_public log_errors wrong_token mute
 """
 
@@ -43,6 +43,11 @@ class Service:
             answer["instance"] = "somebody-else" if "wrong_token" in BEHAVIOUR else token
         return (503 if sick else 200), answer
 
+    def deals(self) -> tuple[int, dict[str, str]]:
+        if "dies_of_deals" in BEHAVIOUR:
+            os._exit(3)
+        return 200, {"deals": "none"}
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
         try:
@@ -50,7 +55,7 @@ class Service:
             if "hangs" in BEHAVIOUR:
                 await asyncio.sleep(60)
             path = head.split()[1].decode()
-            known = {"/health": self.health, "/deals": lambda: (200, {"deals": "none"})}
+            known = {"/health": self.health, "/deals": self.deals}
             status, answer = known.get(path.partition("?")[0], lambda: (404, {}))()
             body = json.dumps(answer).encode()
             writer.write(

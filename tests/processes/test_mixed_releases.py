@@ -77,7 +77,7 @@ BEHAVIOURS = {
     "with children that hear no TERM": ("forks,ignores_term", ""),
     "ends": ("exits", "it ended"),
     "is never ready": ("never_ready", "it was not ready within 1 s; last answer: HTTP 503"),
-    "answers and ends": ("dies_after:0.15", "it ended"),
+    "dies of a question": ("dies_of_deals", "it ended"),
 }
 
 
@@ -86,8 +86,7 @@ async def test_an_instance_is_tried_and_ended_with_all_it_started(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, behaviour: str, said: str
 ):
     stage.options["ready_s"] = 1 if "never" in behaviour else 15
-    # Asked a second time, so that there is time to end.
-    stage.health["smoke"] = [{"path": "/deals"}] * (40 if "dies" in behaviour else 1)
+    stage.health["smoke"] = [{"path": "/deals"}]
     stage.behave(behaviour)
     (pair,) = await play(stage, monkeypatch, URL)
     assert pair.failure.startswith(said), pair.failure

@@ -187,7 +187,7 @@ def test_a_good_deploy_ticks_what_was_proved_and_leaves_the_rest_unchecked():
 
 
 def tried(which: Which, verdict: Verdict) -> Tried:
-    pair = Pair(which=which, release="v", schema="after", ready_s=1, verdict=verdict)
+    pair = Pair(which=which, release="v", schema="after", verdict=verdict)
     return Tried(pairs=(pair,), not_tried="a reason")
 
 
@@ -241,13 +241,13 @@ RESTART_FAILED = (("restart_service", "intent"), ("restart_service", "failed"))
             {"rehearsal": record.dump(replace(REHEARSAL, releases=tried("new", "works")))},
             VERIFIED,
             "Code updated to use new schema",
-            "☑ {} – the new release v on the new schema: works, ready in 1.0 s",
+            "☑ {} – the new release v on the new schema: works",
         ),
         (
             {"rehearsal": record.dump(replace(REHEARSAL, releases=tried("running", "not proved")))},
             VERIFIED,
             "No breaking changes to existing code",
-            "☐ {} – not checked: the running release v on the new schema: not proved, ready in 1.0 s",
+            "☐ {} – not checked: the running release v on the new schema: not proved",
         ),
         (
             {"rehearsal": record.dump(replace(REHEARSAL, releases=Tried(not_tried="a reason")))},
