@@ -47,6 +47,8 @@ Undo = Callable[[Migration], Awaitable[None]]
 # The kernel's table of sockets takes it tens of milliseconds to write.
 _LOOK_S = 0.3
 _POLL_S = 0.05
+# A process that ends closes its sockets first, and is gone a moment later.
+_ENDING_S = 0.5
 # Of a line of the log, and of what an endpoint said.
 _SHOWN_CHARS = 300
 _LOOPBACK = "127.0.0.1"
@@ -241,7 +243,11 @@ class _Stage:
         made = replace(pair, ready_s=ready_s)
         if "smoke" not in self.skip:
             smoke = here.health.smoke
-            asked = [await self._endpoint(here, each, http) for each in smoke if instance.is_alive]
+            asked = [
+                await self._endpoint(here, instance, each, http)
+                for each in smoke
+                if instance.is_alive
+            ]
             made = replace(made, endpoints=tuple(asked))
         if not instance.is_alive:
             lines = log.tail(self.target, instance.logs)
@@ -278,7 +284,9 @@ class _Stage:
         """As the service is called in production; some answer to nothing else."""
         return urlsplit(probe.public_url(self.target)).netloc.rpartition("@")[2]
 
-    async def _endpoint(self, here: Target, smoke: Smoke, http: httpx.AsyncClient) -> Endpoint:
+    async def _endpoint(
+        self, here: Target, instance: Instance, smoke: Smoke, http: httpx.AsyncClient
+    ) -> Endpoint:
         path = smoke.path if smoke.path.startswith("/") else f"/{smoke.path}"
         answer = await probe.ask(
             http,
@@ -288,6 +296,9 @@ class _Stage:
             status=smoke.status,
             method=smoke.method,
         )
+        until = time.monotonic() + (_ENDING_S if answer.closed else 0)
+        while instance.is_alive and time.monotonic() < until:  # noqa: ASYNC110 – a clock
+            await asyncio.sleep(_POLL_S)
         said = f": {answer.body}" if answer.body else ""
         return Endpoint(
             name=f"{smoke.method} {path.partition('?')[0]}",

@@ -58,6 +58,7 @@ async def test_a_good_deploy_reaches_production_without_a_failed_request_and_lea
 ):
     from traffic import Traffic, lost
 
+    stage.try_releases()
     traffic = Traffic(stage.base_url, clients=4, requests_per_s=40)
     await traffic.start()
     state = await run_deploy(release="v2", reason="halts")
@@ -72,6 +73,13 @@ async def test_a_good_deploy_reaches_production_without_a_failed_request_and_lea
         assert await lost(conn, seen.writes) == ()
     assert (await stage.last()).state == "succeeded"
     assert stage.webhook.bodies == []
+    report = await newest_report()
+    for said in (
+        "Code updated to use new schema – the new release v2 on the new schema: works, ready in ",
+        "No breaking changes to existing code – the running release v1 on the new schema: works, ",
+        "Verified schema changes are correct – applied, undone and applied again",
+    ):
+        assert f"- ☑ {said}" in report
 
     assert (await run_deploy()).name == "NothingToDo"
 

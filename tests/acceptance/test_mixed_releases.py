@@ -63,40 +63,18 @@ async def test_a_change_that_breaks_the_running_release_is_refused_by_endpoint(s
         await rehearse(stage, release="v2")
 
 
-async def test_a_release_that_does_not_come_up_is_refused_before_production(stage: Stage):
-    stage.change("ready_s = 8", "ready_s = 6")
-    with pytest.raises(
-        Refused, match=r"new release exits fails: it ended (?s:.*)no \ufffd licence"
-    ):
-        await rehearse(stage, release="exits")
-
-
-async def test_with_the_gate_left_out_endpoints_are_not_asked(stage: Stage):
-    stage.migration(11, "rename", *RENAME)
-    found = (await rehearse(stage, release="v2", skip=("smoke",), reason="known")).releases
-    assert [each.verdict for each in found.pairs] == ["works"] * 3
-    assert [each.endpoints for each in found.pairs] == [()] * 3
-
-
-async def test_what_the_running_release_cannot_do_here_anyway_is_not_the_changes_fault(
-    stage: Stage,
-):
-    stage.migration(11, "score", *ADD_COLUMN)
-    stage.change('path = "/deals?limit=1"', 'path = "/quotes"')
-    found = (await rehearse(stage, release="v2")).releases
-    assert [(each.which, each.schema) for each in found.pairs] == [
-        ("running", "after"),
-        ("new", "after"),
-        ("running", "before"),
-        ("new", "before"),
-    ]
-    assert {each.verdict for each in found.pairs} == {"not proved"}
-
-
-async def test_the_running_release_meets_the_expand_and_not_the_contract(
+async def test_the_running_release_meets_the_expand_alone_and_is_not_blamed_for_what_never_worked(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(trying, "_is_contract", lambda each: each.version == 11)
     stage.migration(11, "rename", *RENAME)
-    with pytest.raises(Refused, match="new release v2 fails: GET /deals"):
-        await rehearse(stage, release="v2")
+    stage.change('path = "/deals?limit=1"', 'path = "/quotes"')
+    found = (await rehearse(stage, release="v2")).releases
+    assert [(each.which, each.schema) for each in found.pairs] == [
+        ("new", "after"),
+        ("running", "expanded"),
+        ("new", "expanded"),
+        ("running", "before"),
+        ("new", "before"),
+    ]
+    assert {each.verdict for each in found.pairs} == {"not proved"}

@@ -2,8 +2,8 @@
 
 A file named SICK makes it unhealthy.
 
-late:S never_ready hangs exits dies_of_deals dies_after:S dies_slowly_after:S flaps ignores_term forks own_port
-shares_port only_public log_errors wrong_token mute
+late:S never_ready hangs exits dies_of_deals dies_after:S dies_slowly_after:S flaps ignores_term
+forks own_port shares_port only_public log_errors wrong_token mute
 """
 
 import asyncio

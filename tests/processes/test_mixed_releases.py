@@ -25,7 +25,7 @@ NOTHING = Plan(target="test", head=None, migrations=(), schema_before="")
 
 
 async def play(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, database_url: str
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, database_url: str, skip: tuple[Gate, ...] = ()
 ) -> tuple[Pair, ...]:
     """The stub's only release on a clone of a dev server: there is no database behind it."""
     monkeypatch.setenv("NO_DATABASE_URL", database_url)
@@ -52,7 +52,8 @@ async def play(
     async def undo(_: object) -> None:
         raise AssertionError("there is nothing to undo")
 
-    tried = await trying.play(target, clone, NOTHING, Cast(new=stage.release()), undo, deploy=7)
+    cast = Cast(new=stage.release(), skip=skip)
+    tried = await trying.play(target, clone, NOTHING, cast, undo, deploy=7)
     assert tried.not_tried == ""
     assert left_over(stage) == []
     return tried.pairs
@@ -94,6 +95,27 @@ async def test_an_instance_is_tried_and_ended_with_all_it_started(
     assert "hunter22" not in pair.failure
     if not said:
         assert [each.detail for each in pair.endpoints] == ["HTTP 200"]
+
+
+async def test_it_is_never_taken_for_productions_instance(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    stage.behave("late:0.3")
+    trying_it = asyncio.create_task(play(stage, monkeypatch, URL))
+    while not trying_it.done():
+        assert process.running(stage.target) == []
+        await asyncio.sleep(0.02)
+    (pair,) = await trying_it
+    assert pair.ready_s
+
+
+async def test_what_is_left_out_on_request_is_not_asked(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    stage.health["smoke"] = [{"path": "/nothing"}]
+    stage.behave("log_errors")
+    (pair,) = await play(stage, monkeypatch, URL, skip=("smoke", "log_errors"))
+    assert (pair.endpoints, pair.faults) == ((), {})
 
 
 async def test_what_it_logs_and_answers_wrongly_is_seen(
