@@ -37,13 +37,14 @@ class Cast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One release to be started."""
+    """One release to be started. name: what people know it by."""
 
     which: Which
     release: Release
+    name: str
 
     def __str__(self) -> str:
-        return f"the {self.which} release {self.release.name}"
+        return f"the {self.which} release {self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,12 +131,12 @@ def candidates(cast: Cast) -> Iterator[Candidate]:
     running = Release.of(cast.running) if cast.running else None
     if running and cast.new and running.directory.resolve() == cast.new.directory.resolve():
         # What the running one was started from may have changed since; nobody can start that.
-        yield Candidate(which="running and new", release=cast.new)
+        yield Candidate(which="running and new", release=cast.new, name=cast.new.name)
         return
-    if running and running.directory.is_dir():
-        yield Candidate(which="running", release=running)
+    if cast.running and running and running.directory.is_dir():
+        yield Candidate(which="running", release=running, name=cast.running.release)
     if cast.new:
-        yield Candidate(which="new", release=cast.new)
+        yield Candidate(which="new", release=cast.new, name=cast.new.name)
 
 
 def needs_baseline(pairs: Iterable[Pair]) -> bool:

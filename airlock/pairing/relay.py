@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from airlock.service import table
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 2**16
 
@@ -32,6 +35,8 @@ class Relay:
             ends = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
             if await asyncio.to_thread(table.owner, *ends) == os.getuid():
                 await self._let_through(reader, writer)
+        except OSError as error:
+            log.info("The clone could not be reached: %s", error)
         finally:
             await _closed(writer)
 

@@ -71,7 +71,7 @@ async def play(
     expand = [each for each in plan.migrations if not _is_contract(each)]
     who = list(candidates(cast))
     pairs: list[Pair] = []
-    left_out = ""
+    left_out = _gone(cast)
     try:
         stage.check(who)
         # The contract comes after the running release has gone.
@@ -91,6 +91,12 @@ async def play(
     for sentence in tried.sentences:
         logger.info("Releases on the clone: %s", sentence)
     return tried
+
+
+def _gone(cast: Cast) -> str:
+    if cast.running is None or cast.running.directory.is_dir():
+        return ""
+    return f"the folder of the running release {cast.running.release} is gone"
 
 
 def _is_contract(each: Migration) -> bool:
@@ -144,7 +150,7 @@ class _Stage:
 
     async def _pair(self, who: Candidate, schema: Schema) -> Pair:
         """One release, first with sockets handed over as in production, then by itself."""
-        pair = Pair(which=who.which, release=who.release.name, schema=schema)
+        pair = Pair(which=who.which, release=who.name, schema=schema)
         if configured(self.target).inherit_socket:
             made, may_bind_itself = await self._once(who, pair, handed=True)
             if not may_bind_itself:
