@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airlock import deploy as steps
-from airlock import ledger
+from airlock import ledger, server
 from airlock.errors import Refused
 from airlock.pairing import trying
 from airlock.rehearsal import Rehearsal
@@ -57,6 +57,7 @@ async def test_both_releases_are_started_on_the_schemas_that_they_meet(stage: St
 
 
 async def test_a_change_that_breaks_the_running_release_is_refused_by_endpoint(stage: Stage):
+    stage.add('[targets.prod.snapshot]\nprovider = "logical"\n')
     stage.migration(11, "rename", *RENAME)
     said = r"running release v1 fails: GET /deals answered HTTP 409(?s:.*)announced_on(?s:.*)Expand"
     with pytest.raises(Refused, match=said):
@@ -64,8 +65,10 @@ async def test_a_change_that_breaks_the_running_release_is_refused_by_endpoint(s
 
 
 async def test_the_running_release_meets_the_expand_alone_and_is_not_blamed_for_what_never_worked(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, pg: server.Server, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setenv("DEV_URL", pg.url())
+    stage.change("try_releases", 'dev_url_env = "DEV_URL"\ntry_releases')
     monkeypatch.setattr(trying, "_is_contract", lambda each: each.version == 11)
     stage.migration(11, "rename", *RENAME)
     stage.change('path = "/deals?limit=1"', 'path = "/quotes"')
@@ -78,3 +81,4 @@ async def test_the_running_release_meets_the_expand_alone_and_is_not_blamed_for_
         ("new", "before"),
     ]
     assert {each.verdict for each in found.pairs} == {"not proved"}
+    assert all(each.ready_s and each.faults.keys() == {"GET /quotes"} for each in found.pairs)
