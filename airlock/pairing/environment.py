@@ -25,7 +25,7 @@ _LIBPQ = re.compile(
     r"PG(HOST|HOSTADDR|PORT|DATABASE|USER|PASSWORD|PASSFILE|SERVICE|SERVICEFILE|SSL.*|GSS.*"
     r"|REQUIRE.*|CHANNELBINDING|TARGETSESSIONATTRS|LOADBALANCEHOSTS)"
 )
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", ""})
+_LOOPBACK = ("localhost", "127.0.0.1", "::1", "")
 # A shorter password stands in many values by chance.
 _TELLING = 4
 
@@ -146,7 +146,8 @@ def _names(text: str, known: Address) -> bool:
     for host, port in known.hosts:
         if host not in _LOOPBACK and re.search(rf"(?<![\w.-]){re.escape(host)}(?![\w-])", text):
             return True
-        if re.search(rf"(?<![\w.-]){re.escape(host or 'localhost')}\]?:{port}(?!\d)", text):
+        names = "|".join(map(re.escape, _LOOPBACK if host in _LOOPBACK else (host,)))
+        if re.search(rf"(?<![\w.:-])\[?({names})\]?:{port}(?!\d)", text):
             return True
     return False
 

@@ -169,12 +169,14 @@ async def _launch(command: list[str], environ: dict[str, str], fds: tuple[int, .
     except TimeoutError:
         launcher.kill()
         await launcher.wait()
-        raise Broken(
-            f"Starting the service took more than {_LAUNCH_S} s. Is the machine well?"
-        ) from None
+        raise _too_slow() from None
     if launcher.returncode:
         raise _not_started(problem)
     return int(output)
+
+
+def _too_slow() -> Broken:
+    return Broken(f"Starting the service took more than {_LAUNCH_S} s. Is the machine well?")
 
 
 def _not_started(problem: bytes) -> Broken:
@@ -205,8 +207,11 @@ async def tethered(
     assert launcher.stdout  # noqa: S101 - for the type checker
     assert launcher.stderr  # noqa: S101 - for the type checker
     try:
-        async with asyncio.timeout(_LAUNCH_S):
-            said = await launcher.stdout.readline()
+        try:
+            async with asyncio.timeout(_LAUNCH_S):
+                said = await launcher.stdout.readline()
+        except TimeoutError:
+            raise _too_slow() from None
         if not said:
             raise _not_started(await launcher.stderr.read())
         yield int(said)

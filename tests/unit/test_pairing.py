@@ -106,6 +106,25 @@ NOT_TRIED = {
 }
 
 
+@pytest.mark.parametrize(
+    ("text", "leads"),
+    [
+        ("tcp://localhost:6432", True),
+        ("http://[::1]:6432/x", True),
+        ("127.0.0.1:64321", False),
+        ("redis://localhost:6379", False),
+        ("10.127.0.0.1:6432", False),
+    ],
+)
+def test_on_this_machine_the_port_tells_production_from_others(text: str, leads: bool):
+    given = {"DATABASE_URL": "postgresql://t@127.0.0.1:6432/tracker", "OTHER": text}
+    if leads:
+        with pytest.raises(NotTried, match="OTHER"):
+            led(given)
+    else:
+        assert led(given)["OTHER"] == text
+
+
 @pytest.mark.parametrize(("given", "said"), NOT_TRIED.values(), ids=NOT_TRIED.keys())
 def test_where_a_variable_may_lead_to_production_nothing_is_started(given, said):
     base = {} if given.keys() <= {"DATABASE_URL"} else {"DATABASE_URL": PRODUCTION}
