@@ -56,6 +56,7 @@ class ClonePolicy(_Section):
 
     dev_url_env: str | None = None
     compare_max_bytes: Annotated[int, Field(ge=0)] = 20 * 2**30
+    try_releases: bool = True
 
 
 class ServiceSettings(_Section):
@@ -68,6 +69,7 @@ class ServiceSettings(_Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     env: tuple[str, ...] = ()
     env_file: Path | None = None
+    database_env: str = "DATABASE_URL"
     inherit_socket: bool = True
     ready_s: Positive = 30
     drain_s: Positive = 10

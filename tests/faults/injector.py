@@ -213,6 +213,15 @@ def _patch_surroundings(inject: Injector) -> None:
             yield clone
 
     snapshot.restore = restoring
+    tethered = starting.tethered
+
+    @asynccontextmanager
+    async def holding(*given: Any, **how: Any) -> AsyncGenerator[int]:
+        async with tethered(*given, **how) as pid:
+            await inject.at("rehearse: a release runs on the clone")
+            yield pid
+
+    starting.tethered = holding
     send = webhook.send
 
     # Which step sends it is chance, so it is not in the name.
