@@ -148,7 +148,7 @@ def parse(source: MigrationFile) -> Migration:
 
 def _backwards(file: str, said: batch.Header | None, lines: list[str], *, first_line: int) -> str:
     """The reverse SQL. Where it changes the table of a backfill it has its header as well."""
-    sql = _reverse(file, lines, first_line=first_line)
+    sql = _reverse(file, lines, first_line=first_line, may_be_nothing=said is not None)
     if said is None or not any(batch.is_of(said, each) for each in syntax.parse(sql)):
         return sql
     batched = f"{said.text}\n{sql}"
@@ -214,7 +214,7 @@ def _check_named(file: str, statement: syntax.Statement) -> None:
         )
 
 
-def _reverse(file: str, lines: list[str], *, first_line: int) -> str:
+def _reverse(file: str, lines: list[str], *, first_line: int, may_be_nothing: bool = False) -> str:
     notes = list(_notes(file, lines, first_line))
     found: list[str] = []
     n = 0
@@ -232,13 +232,14 @@ def _reverse(file: str, lines: list[str], *, first_line: int) -> str:
         )
         found.append(sql)
         n = end
+    said = [text.strip() for _, text in notes if _NOTHING.match(text)] if may_be_nothing else []
+    if said and not found:
+        # What a column holds goes with the column, in its own migration.
+        return f"-- {said[0]}\nSELECT;\n"
     if not found:
-        if nothing := next((text for _, text in notes if _NOTHING.match(text)), None):
-            return f"-- {nothing.strip()}\nSELECT;\n"
         raise Refused(
             f"{file}, line {first_line - 1}: the ROLLBACK NOTES hold no SQL. Write the statements "
-            "that undo the migration in comment lines, each ended by a semicolon, or a line "
-            "'-- Nothing to undo: …' that says why there are none."
+            "that undo the migration in comment lines, each ended by a semicolon."
         )
     return "\n".join(found) + "\n"
 
