@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import asyncpg
 
@@ -215,10 +214,12 @@ class Walk:
 
         async def body() -> str:
             began = time.monotonic()
-            boundary = await self._boundary(progress, size)
-            upto = progress.upper_key if boundary is None else boundary
             sql = self.segment.ranged(self._type, first=progress.last_key is None)
-            rows = await self._change(sql, _keys(upto, progress.last_key))
+            with self._failing():
+                boundary = await self._boundary(progress, size)
+                upto = progress.upper_key if boundary is None else boundary
+                tag = await self.conn.execute(sql, *_keys(upto, progress.last_key))
+            rows = int(tag.rsplit(" ", 1)[-1])
             if observe is not None:
                 await observe(rows, time.monotonic() - began)
             done = replace(
@@ -244,17 +245,16 @@ class Walk:
             *_keys(progress.upper_key, progress.last_key),
         )
 
-    async def _change(self, sql: str, keys: tuple[Any, ...]) -> int:
+    @contextmanager
+    def _failing(self) -> Generator[None]:
         try:
-            tag = await self.conn.execute(sql, *keys)
+            yield
         except asyncpg.PostgresError as error:
             if postgres.is_transient(error):
                 raise
-            where = f"{self.source}, line {self.segment.statement.line}"
-            raise Broken(
-                f"{where}: {self.segment.statement.summary} failed: {postgres.wording(error)}"
-            ) from error
-        return int(tag.rsplit(" ", 1)[-1])
+            statement = self.segment.statement
+            where = f"{self.source}, line {statement.line}: {statement.summary}"
+            raise Broken(f"{where} failed: {postgres.wording(error)}") from error
 
     def _tell(self, progress: BackfillProgress) -> None:
         now = time.monotonic()

@@ -21,7 +21,7 @@ from airlock import holder, postgres, record, settings
 from airlock.aftermath import Aftermath
 from airlock.catalogue import Catalogue
 from airlock.errors import AirlockError, LeaseLost, Refused
-from airlock.migration import Migration
+from airlock.migration import Migration, label
 from airlock.plan import AppliedMigration, Plan
 from airlock.postgres import Conn, quote_ident
 from airlock.replacement import Replacement
@@ -568,6 +568,12 @@ class BackfillProgress:
     walked_rows: int
     expected_rows: int
     batches: int
+
+    @property
+    def label(self) -> str:
+        """Such as ``011_fill_score``, and which way where that is back."""
+        way = "" if self.direction == "forward" else ", back"
+        return f"{label(self.version, self.name)}{way}"
 
     @property
     def is_done(self) -> bool:
