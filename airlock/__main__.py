@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 import typer
 
 from airlock import migration, settings
+from airlock.batch import Backfill
+from airlock.effects import Segment
 from airlock.errors import AirlockError, Broken, Refused, Stranded
 from airlock.request import Gate
 
@@ -155,9 +157,16 @@ def plan(
         typer.echo(f"  {each.label}  {each.purpose or each.title}")
         for segment in migration.script(each.forward):
             for statement in segment.statements:
-                outside = "" if segment.transactional else "  (outside a transaction)"
-                typer.echo(f"      {statement.line:>4}  {statement.summary}{outside}")
+                typer.echo(f"      {statement.line:>4}  {statement.summary}{_apart(segment)}")
     typer.echo(f"Rehearse and apply them: airlock deploy {target}")
+
+
+def _apart(segment: Segment) -> str:
+    """How a statement is run, where that is not in its migration's one transaction."""
+    if isinstance(segment, Backfill):
+        said = segment.header
+        return f"  (in batches of up to {said.batch:,} rows by {said.key})"
+    return "" if segment.transactional else "  (outside a transaction)"
 
 
 def _plan_as_json(planned: Plan) -> dict[str, object]:

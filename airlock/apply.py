@@ -71,7 +71,6 @@ class _Script:
     """
 
     source: str
-    label: str
     version: int
     direction: Direction
     segments: tuple[Segment, ...]
@@ -130,7 +129,6 @@ class Runner:
         await self._run(
             _Script(
                 source=step.file,
-                label=step.label,
                 version=step.version,
                 direction="forward",
                 segments=segments,
@@ -159,7 +157,6 @@ class Runner:
         await self._run(
             _Script(
                 source=source,
-                label=f"{row.label}, back",
                 version=row.version,
                 direction="reverse",
                 segments=segments,
@@ -335,7 +332,6 @@ class Runner:
             lease=self.lease,
             segment=segment,
             source=script.source,
-            label=script.label,
             version=script.version,
             direction=script.direction,
             begun=script.begun,

@@ -106,7 +106,6 @@ class Walk:
     lease: Lease
     segment: Backfill
     source: str
-    label: str
     version: int
     direction: Direction
     begun: bool
@@ -140,7 +139,7 @@ class Walk:
             self._tell(progress)
             if self.throttle is not None and not progress.is_done:
                 await self.throttle.rest(self.conn, time.monotonic() - began)
-        log.info("%s: %s", self.label, progress.sentence())
+        log.info("%s: %s", progress.label, progress.sentence())
 
     # ------------------------------------------------------------ the start
 
@@ -204,7 +203,7 @@ class Walk:
                 locked = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
                 if not isinstance(error.__cause__, locked) or time.monotonic() >= deadline:
                     raise
-                log.info("%s: a batch is tried again: %s", self.label, error)
+                log.info("%s: a batch is tried again: %s", progress.label, error)
                 size = max(size // 2, 1)
 
     async def _batch(
@@ -263,7 +262,7 @@ class Walk:
         self._told_at = now
         since, walked = self._began
         speed = (progress.walked_rows - walked) / max(now - since, 0.001)
-        log.info("%s: %s", self.label, progress.sentence(speed))
+        log.info("%s: %s", progress.label, progress.sentence(speed))
 
 
 def _keys(upto: str | None, above: str | None) -> tuple[str | None, ...]:

@@ -41,15 +41,15 @@ class Lag:
     async def read(self, conn: Conn) -> float:
         """Seconds; 0 where there is none, or none that this role may look at."""
         rows = await conn.fetch(postgres.query("replication"))
-        known, seen, replayed, written, said_s = rows[0]
-        if not seen:
-            if known and not self._is_told:
-                log.warning(
-                    "There are %d standbys, and this role may not see how far behind they are: "
-                    "GRANT pg_monitor to it.",
-                    known,
-                )
-                self._is_told = True
+        hidden, replayed, written, said_s = rows[0]
+        if hidden and not self._is_told:
+            self._is_told = True
+            log.warning(
+                "How far behind %d standbys are is hidden from this role, so nobody waits for "
+                "them. As a superuser run: GRANT pg_monitor TO it.",
+                hidden,
+            )
+        if replayed is None:
             return 0.0
         now = time.monotonic()
         self._written.append((now, int(written)))

@@ -8,8 +8,9 @@ SELECT c.relkind::text AS relkind,
         SELECT FROM pg_catalog.pg_inherits AS h WHERE h.inhparent = c.oid
     ) AS has_children,
     a.attnotnull AS is_not_null,
-    pg_catalog.format_type(a.atttypid, NULL) AS type,
-    t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace OR t.typtype = 'e' AS is_builtin,
+    pg_catalog.format_type(a.atttypid, a.atttypmod) AS type,
+    COALESCE(b.typnamespace, t.typnamespace) = 'pg_catalog'::pg_catalog.regnamespace
+        OR t.typtype = 'e' AS is_builtin,
     EXISTS (
         SELECT FROM pg_catalog.pg_index AS i
         JOIN pg_catalog.pg_opclass AS o ON o.oid = i.indclass[0]
@@ -20,4 +21,5 @@ FROM pg_catalog.pg_class AS c
 LEFT JOIN pg_catalog.pg_attribute AS a
     ON a.attrelid = c.oid AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_type AS b ON b.oid = t.typbasetype
 WHERE c.oid = pg_catalog.to_regclass($1)
