@@ -8,7 +8,7 @@ must be the original's, with the range in front of its condition.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -66,6 +66,22 @@ class Backfill(Segment):
     @property
     def _range_var(self) -> Node:
         return cast("Node", self.statement.node["relation"])
+
+    def makes(self, columns: Collection[str]) -> bool:
+        """Whether what it writes into these columns can be made again from the others."""
+        node = self.statement.node
+        changed = {target["ResTarget"].get("name") for target in node.get("targetList", [])}
+        if not columns or not changed.issuperset(columns):
+            return False
+        values = {name: part for name, part in node.items() if name != "whereClause"}
+        read = [ref["fields"] for name, ref in syntax.walk(values) if name == "ColumnRef"]
+        # A row as a whole has them, too.
+        wholes = {self._range_var["relname"], self._range_var.get("alias", {}).get("aliasname")}
+        return not any(
+            "A_Star" in field or field["String"]["sval"] in {*columns, *wholes}
+            for fields in read
+            for field in fields[-1:]
+        )
 
     def ranged(self, key_type: str, *, first: bool) -> str:
         """The statement for one range: keys up to $1, and above $2 unless it is the first.

@@ -615,9 +615,12 @@ async def begin_backfill(
 
 async def forget_backfill(conn: Conn, lease: Lease, version: int) -> None:
     """Forget what an earlier, undone run did. For a transaction that holds the fence."""
-    await conn.execute(
-        "DELETE FROM airlock.backfill WHERE deploy = $1 AND version = $2", lease.deploy, version
-    )
+    for table in ("backfill", "backfill_batch"):
+        await conn.execute(
+            f"DELETE FROM airlock.{table} WHERE deploy = $1 AND version = $2",  # noqa: S608 – ours
+            lease.deploy,
+            version,
+        )
 
 
 def batch_record(lease: Lease, done: BackfillProgress) -> str:

@@ -11,12 +11,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from airlock import ledger, postgres, sessions
+from airlock import ledger, migration, postgres, sessions
 from airlock.apply import Runner
+from airlock.batch import Backfill
 from airlock.catalogue import Catalogue, diff
 from airlock.errors import Stranded
 from airlock.introspection import read_catalogue, read_guard
 from airlock.ledger import Lease
+from airlock.plan import AppliedMigration
 from airlock.postgres import Conn, quote_ident
 from airlock.rehearsal import Dropped, RehearsedMigration
 from airlock.settings import Target
@@ -60,7 +62,12 @@ async def reverse_migrations(
                 budget=target.budget,
                 throttle=Throttle(limits=target.backfill, insists=True),
             )
-            keep = Keep(lease=lease, version=row.version, drops=drops.get(row.label, ()))
+            keep = Keep(
+                lease=lease,
+                version=row.version,
+                drops=drops.get(row.label, ()),
+                backfills=_backfills(rows),
+            )
             await runner.reverse(row, before=keep)
             undone.append(row.label)
         guard = await read_guard(conn)
@@ -79,17 +86,28 @@ async def reverse_migrations(
     )
 
 
+def _backfills(rows: Sequence[AppliedMigration]) -> tuple[tuple[int, Backfill], ...]:
+    return tuple(
+        (row.version, segment)
+        for row in rows
+        for segment in migration.script(row.forward)
+        if isinstance(segment, Backfill)
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keep:
     """Copies what one migration's reverse drops into ``airlock.kept``.
 
     Called once in each transaction of the reverse: what was written since the one before is copied
     as well, and what is gone by then stays kept.
+    backfills: of the same deploy, by version. They would fill the columns again.
     """
 
     lease: Lease
     version: int
     drops: tuple[Dropped, ...]
+    backfills: tuple[tuple[int, Backfill], ...] = ()
 
     async def __call__(self, conn: Conn) -> None:
         # Rows that a policy hides would be lost in silence; this way the server objects.
@@ -109,8 +127,17 @@ class Keep:
                 "DELETE FROM airlock.kept WHERE deploy = $1 AND version = $2 AND relation = $3",
                 *place,
             )
-            status = await conn.execute(statement, *place)
+            status = await conn.execute(statement, *place, await self._made(conn, item, relation))
             log.info("Kept %s rows of %s", status.rsplit(" ", 1)[-1], relation)
+
+    async def _made(self, conn: Conn, item: Dropped, relation: str) -> list[int]:
+        """The versions of the backfills that made what is in the columns."""
+        return [
+            version
+            for version, each in self.backfills
+            if each.makes(item.columns)
+            and await conn.fetchval(postgres.query("is_part_of"), relation, each.relation)
+        ]
 
     async def _statement(self, conn: Conn, item: Dropped, relation: str) -> str | None:
         """The copy; None when the columns are gone already."""

@@ -18,6 +18,13 @@ CREATE TABLE airlock.backfill (
 COMMENT ON TABLE airlock.backfill IS 'One row per backfill, deploy and direction; each batch commits its progress with its rows';
 COMMENT ON COLUMN airlock.backfill.upper_key IS 'The last key to do, as text; NULL where there is nothing to do';
 COMMENT ON COLUMN airlock.backfill.last_key IS 'The last key that is done, as text';
+CREATE TABLE airlock.backfill_batch (
+    deploy bigint NOT NULL REFERENCES airlock.deploy,
+    version bigint NOT NULL,
+    xid bigint NOT NULL,
+    PRIMARY KEY (deploy, version, xid)
+);
+COMMENT ON TABLE airlock.backfill_batch IS 'Transactions of backfills: what only they wrote into a column need not be kept when it goes';
 -- ---- end of backfills
 
 INSERT INTO airlock.ledger (version) VALUES (3);

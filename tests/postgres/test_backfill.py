@@ -18,6 +18,7 @@ from airlock.errors import Broken, LeaseLost, Refused, Transient
 from airlock.postgres import Conn, connect
 from airlock.preview import preview
 from airlock.rehearsal import Rehearsal
+from airlock.rollback import reverse_migrations
 from airlock.syntax import Statement
 from tests.postgres.conftest import Project, runner
 
@@ -411,3 +412,25 @@ async def test_a_deploy_rehearses_measures_and_applies_a_backfill(project: Proje
     }
     (done,) = await ledger.backfills(conn, lease.deploy)
     assert (done.direction, done.changed_rows, done.batches) == ("forward", 21, 7)
+
+
+async def test_what_a_backfill_wrote_is_not_kept_and_what_clients_wrote_is(
+    project: Project, conn: Conn
+):
+    await conn.execute(DEALS)
+    project.write(
+        1, "ALTER TABLE deals ADD COLUMN rank int;", "ALTER TABLE deals DROP COLUMN rank;"
+    )
+    project.write(
+        2,
+        f"{HEADER.format(batch=4)}\nUPDATE deals SET rank = id WHERE rank IS NULL;",
+        "Nothing to undo: rank goes with 001.",
+    )
+    lease = await project.deploy()
+    await conn.execute("UPDATE deals SET rank = 0 WHERE id = 9")
+    row = await ledger.deploy(conn, lease.deploy)
+    rehearsed = record.load(Rehearsal, row.rehearsal)
+    before = await ledger.load_catalogue(conn, rehearsed.schema_before)
+    undone = await reverse_migrations(project.target, lease, rehearsed.migrations, before)
+    assert (undone.migrations, undone.kept_rows) == (("002_step", "001_step"), 1)
+    assert await project.fetch("SELECT row_data->>'id' FROM airlock.kept") == [("9",)]

@@ -122,3 +122,23 @@ def test_a_way_back_that_would_change_all_rows_at_once_is_refused(tmp_path):
     notes = "-- UPDATE deals SET a = NULL;\n-- ANALYZE deals;"
     with pytest.raises(Refused, match=r"001_fill\.sql, ROLLBACK NOTES: It holds 2 statements"):
         migration.parse(file_of(tmp_path, "UPDATE deals SET a = 1;", notes))
+
+
+# What is set, and whether the columns a and b would be filled again in the same way.
+MADE = {
+    "a = 1, b = c": True,
+    "(a, b, d) = (SELECT c, 2, 3)": True,
+    "a = 1": False,
+    "a = coalesce(a, 0), b = 1": False,
+    "a = 1, b = deals.a": False,
+    "a = 1, b = length(deals::text)": False,
+    "a = 1, b = (SELECT count(*) FROM (SELECT deals.*) AS x)": False,
+}
+
+
+@pytest.mark.parametrize(("values", "made"), MADE.items(), ids=MADE)
+def test_what_a_backfill_makes_from_other_columns_can_be_made_again(values, made):
+    (found,) = migration.script(f"{HEADER}\nUPDATE deals SET {values} WHERE a IS NULL;")
+    assert isinstance(found, Backfill)
+    assert found.makes(("a", "b")) is made
+    assert not found.makes(())
