@@ -305,6 +305,7 @@ async def ensure(conn: Conn) -> None:
     except (
         asyncpg.DuplicateSchemaError,
         asyncpg.DuplicateColumnError,
+        asyncpg.DuplicateTableError,
         asyncpg.UniqueViolationError,
     ):
         # Another runner created it in this very moment.

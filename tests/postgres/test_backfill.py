@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from airlock import ledger, record
+from airlock.__main__ import _status
 from airlock.backfill import Observe
 from airlock.effects import LockMode
 from airlock.errors import Broken, LeaseLost, Refused, Transient
@@ -286,6 +288,14 @@ async def test_rows_that_come_later_are_left_to_who_writes_them(project: Project
     await runner(project, conn, lease).reverse(row)
     # What came into a range that was walked is met by the reverse SQL, as without batches.
     assert await counted(conn) == {0: 25, 4: 1, 7: 1}
+
+
+async def test_status_says_how_far_an_open_one_is(project: Project, conn: Conn):
+    lease, step = await count_up(project, conn)
+    with pytest.raises(Cut):
+        await runner(project, conn, lease, batches=cut_after(2)).forward(step, position=1)
+    found = await _status(project.target)
+    assert re.search(r"\n  001_step: 8 of about [0-9,]+ rows \([0-9]+ %\)\n", str(found["says"]))
 
 
 async def test_a_backfill_may_have_nothing_to_undo(project: Project, conn: Conn):

@@ -77,6 +77,13 @@ def test_the_range_goes_in_front_of_the_statements_own_condition(sql, ranged):
     assert found.ranged("bigint", first=False) == ranged
 
 
+def test_a_text_that_means_something_else_is_not_taken(monkeypatch):
+    wrong = f"UPDATE deals SET a = 1 WHERE {ABOVE} AND b OR c"
+    monkeypatch.setattr(batch, "_candidates", lambda *_: iter([wrong]))
+    with pytest.raises(Refused, match="no place was found for the range"):
+        migration.script(f"{HEADER}\nUPDATE deals SET a = 1 WHERE b OR c;")
+
+
 UNBATCHED = {
     "two statements": ("UPDATE deals SET a = 1; ANALYZE deals;", "holds 2 statements"),
     "an INSERT": ("INSERT INTO deals SELECT 1;", "one UPDATE or DELETE"),
