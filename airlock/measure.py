@@ -1,4 +1,4 @@
-"""What each statement really did, measured on the clone.
+"""What each statement really did, measured on the clone, beside what was predicted there.
 
 From inside the statement's own transaction: the locks it added, the files it replaced, the scans
 and the WAL it caused. A statement that runs outside a transaction holds no lock afterwards, so a
@@ -17,8 +17,17 @@ from dataclasses import dataclass, field, replace
 
 from airlock import postgres
 from airlock.backfill import Observe
-from airlock.effects import Effect, LockMode, StatementEffects, needs_no_transaction
+from airlock.effects import (
+    Effect,
+    LockMode,
+    Prediction,
+    StatementEffects,
+    World,
+    needs_no_transaction,
+    predict_one,
+)
 from airlock.postgres import Conn
+from airlock.surroundings import read_world
 from airlock.syntax import Statement
 
 POLL_S = 0.002
@@ -43,6 +52,7 @@ class Measurement:
     """
 
     url: str
+    _world: World | None = None
     _known: dict[int, _Relation] | None = None
     # With each how long its locks were held; None: to the end of its transaction.
     _done: list[tuple[StatementEffects, float | None]] = field(
@@ -52,6 +62,7 @@ class Measurement:
     async def execute(self, conn: Conn, statement: Statement) -> None:
         """Run one statement and measure it; what ``apply.Runner`` calls on the clone."""
         alone = needs_no_transaction(statement)
+        predicted, world = await self._predicted(conn, statement)
         before, held, wal = await self._before(conn), await _locks(conn), await _wal(conn)
         if alone:
             async with self._polling(conn.get_server_pid()) as locks:
@@ -69,8 +80,11 @@ class Measurement:
             seconds=seconds,
             wal_bytes=await _wal(conn) - wal,
             rows=_rows(status),
-            effects=_effects(before, await _relations(conn), held, locks, seconds),
+            effects=_effects(before, await _relations(conn), held, locks, seconds, alone=alone),
+            predicted=predicted.effects,
+            unknown=predicted.unknown,
         )
+        world.apply(statement)
         self._done.append((effects, seconds if alone else None))
 
     @asynccontextmanager
@@ -79,6 +93,7 @@ class Measurement:
 
         All do the same, so locks and scans are those of the first.
         """
+        predicted, _ = await self._predicted(conn, statement)
         before, wal, began = await self._before(conn), await _wal(conn), time.monotonic()
         rows, longest_s = 0, 0.0
         effects: tuple[Effect, ...] | None = None
@@ -88,7 +103,7 @@ class Measurement:
             rows, longest_s = rows + changed, max(longest_s, seconds)
             if effects is None:
                 after, locks = await _relations(conn), await _locks(conn)
-                effects = _effects(before, after, frozenset(), locks, seconds)
+                effects = _effects(before, after, frozenset(), locks, seconds, alone=False)
 
         yield observe
         measured = StatementEffects(
@@ -98,8 +113,15 @@ class Measurement:
             wal_bytes=await _wal(conn) - wal,
             rows=rows,
             effects=effects or (),
+            predicted=predicted.effects,
+            unknown=predicted.unknown,
         )
         self._done.append((measured, longest_s))
+
+    async def _predicted(self, conn: Conn, statement: Statement) -> tuple[Prediction, World]:
+        if self._world is None:
+            self._world = await read_world(conn)
+        return predict_one(statement, self._world), self._world
 
     async def _before(self, conn: Conn) -> dict[int, _Relation]:
         before = await _relations(conn)
@@ -152,13 +174,24 @@ def _effects(
     held: _Locks,
     locks: AbstractSet[tuple[int, LockMode]],
     seconds: float,
+    *,
+    alone: bool,
 ) -> tuple[Effect, ...]:
     strongest: dict[int, LockMode] = {}
     for oid, mode in locks:
         if oid in before:
             strongest[oid] = max(mode, strongest.get(oid, mode))
+    for oid in strongest if alone else ():
+        # REINDEX CONCURRENTLY takes its last lock on an index that nobody uses any more.
+        if oid not in after and before[oid].name in {each.name for each in after.values()}:
+            strongest[oid] = min(strongest[oid], LockMode.SHARE_UPDATE_EXCLUSIVE)
+    # A rebuilt index may have another OID: what took its name took its place.
+    named = {relation.name: relation for relation in after.values()}
     rewritten = {
-        oid for oid in before.keys() & after.keys() if after[oid].filenode != before[oid].filenode
+        oid
+        for oid, relation in before.items()
+        if (now := after.get(oid) or named.get(relation.name)) is not None
+        and now.filenode != relation.filenode
     }
     scanned = {oid for oid in before.keys() & after.keys() if after[oid].scans > before[oid].scans}
     # An earlier statement of the transaction may have taken the lock under which this one works.

@@ -1,4 +1,11 @@
--- The ledger, version 3.
+-- The ledger, version 3: migrations of the contract, applied after the new release is healthy;
+-- backfills.
+ALTER TABLE airlock.deploy
+    DROP CONSTRAINT deploy_state_check,
+    ADD CONSTRAINT deploy_state_check CHECK (state IN (
+        'planned', 'snapshotted', 'rehearsed', 'approved', 'applying', 'applied', 'verified',
+        'restarted', 'healthy', 'contracting', 'contracted', 'succeeded', 'failed',
+        'rolling_back', 'rolled_back', 'stranded'));
 
 -- ---- backfills: how far each came
 CREATE TABLE airlock.backfill (

@@ -420,6 +420,7 @@ async def test_a_deploy_rehearses_measures_and_applies_a_backfill(project: Proje
     assert {(e.relation, e.lock) for e in filled.effects} >= {
         ("public.deals", LockMode.ROW_EXCLUSIVE)
     }
+    assert filled.surprises == ()
     (done,) = await ledger.backfills(conn, lease.deploy)
     assert (done.direction, done.changed_rows, done.batches) == ("forward", 21, 7)
 
