@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from airlock import (
     approval,
+    client,
     health,
     ledger,
     outbox,
@@ -710,6 +711,7 @@ async def read_report(target: Target, number: int) -> report.DeployReport:
             kept_rows=await conn.fetchval(
                 "SELECT pg_catalog.count(*) FROM airlock.kept WHERE deploy = $1", number
             ),
+            felt=await client.read(conn, number),
         )
 
 

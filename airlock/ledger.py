@@ -30,7 +30,9 @@ from airlock.service import Restart, log
 from airlock.settings import Target
 from airlock.timeline import UNDOES, StepTime
 
-VERSION = 2
+VERSION = 3
+# The first with a delivery for each channel of an alert.
+DELIVERIES_SINCE = 2
 # An open deploy without a beat for so long has lost its runner.
 SILENT_S = 30.0
 # The journal's line where a person took a deploy up again in order to undo it.
@@ -822,7 +824,7 @@ async def last_alert(
 
 async def deliveries(conn: Conn) -> tuple[Delivery, ...]:
     """What is known of the channels of undelivered alerts; nothing in an older ledger."""
-    if await version(conn) < VERSION:
+    if await version(conn) < DELIVERIES_SINCE:
         return ()
     rows = await conn.fetch(postgres.query("deliveries"))
     return tuple(Delivery(**dict(row)) for row in rows)
@@ -830,7 +832,7 @@ async def deliveries(conn: Conn) -> tuple[Delivery, ...]:
 
 async def given_up(conn: Conn, channels: Sequence[str], *, within_s: float) -> tuple[Delivery, ...]:
     """What one of these channels never took, and is asked to take no more since so many seconds."""
-    if await version(conn) < VERSION:
+    if await version(conn) < DELIVERIES_SINCE:
         return ()
     rows = await conn.fetch(postgres.query("given_up"), channels, within_s)
     return tuple(Delivery(**dict(row)) for row in rows)

@@ -163,7 +163,7 @@ async def nothing_left(target: Target, head: str | None) -> bool:
     head: what the target stands at. Returns whether that was news.
     """
     async with ledger.connection(target) as conn:
-        if await ledger.version(conn) < ledger.VERSION:
+        if await ledger.version(conn) < ledger.DELIVERIES_SINCE:
             return False
         last = await ledger.last_alert(conn, target.name)
         known = letters.read(last) if last else None
@@ -189,7 +189,7 @@ async def announce(target_name: str, emit: Callable[[Alert], None]) -> None:
     """Hand each new alert to ``emit``, once, whatever channels there are."""
     target = settings.target(target_name)
     async with ledger.connection(target) as conn:
-        if await ledger.version(conn) < 2:
+        if await ledger.version(conn) < ledger.DELIVERIES_SINCE:
             return
         await dead_man(conn, target)
         for queued in await ledger.unannounced(conn):
@@ -210,7 +210,7 @@ async def deliver(target_name: str, *, force: bool = False) -> tuple[Letter, ...
     target = settings.target(target_name)
     async with ledger.connection(target) as conn:
         # The next deploy upgrades an older ledger, and delivers what waits there.
-        if await ledger.version(conn) < ledger.VERSION:
+        if await ledger.version(conn) < ledger.DELIVERIES_SINCE:
             return ()
         await dead_man(conn, target)
         queued = letters.readable(await ledger.undelivered(conn))

@@ -10,6 +10,8 @@ from airlock import record, timeline
 from airlock.alert import compose
 from airlock.approval import Approval
 from airlock.catalogue import Attributes, Catalogue, SchemaDiff, diff
+from airlock.client import plot
+from airlock.client.felt import Channel, Felt, Tally, shown_ms
 from airlock.effects import Effect, LockMode, StatementEffects
 from airlock.health import HealthVerdict
 from airlock.ledger import CUT_OFF, Deploy, Event, step_times
@@ -36,6 +38,7 @@ class DeployReport:
     schema_before: Catalogue | None
     schema_expected: Catalogue | None
     kept_rows: int
+    felt: Felt | None = None
 
     @property
     def schema_diff(self) -> SchemaDiff | None:
@@ -107,13 +110,14 @@ class DeployReport:
 class Section:
     """One part of the report, its body in markdown.
 
-    picture: an SVG above the body.
+    picture: an SVG above the body. alt: what it says, in words.
     folded: it is long, and shown on demand.
     """
 
     title: str
     body: str = ""
     picture: str = ""
+    alt: str = ""
     folded: bool = False
 
 
@@ -123,7 +127,12 @@ def sections(report: DeployReport) -> tuple[Section, ...]:
     difference = report.schema_diff
     schema = difference.render(limit=60) if difference and not difference.is_empty else ""
     found = (
-        Section(title="Timeline", picture=timeline.draw(report.steps, report.moments)),
+        _felt(report),
+        Section(
+            title="Timeline",
+            picture=timeline.draw(report.steps, report.moments),
+            alt="Timeline of the steps; the table below says the same",
+        ),
         Section(title="Steps", body=_steps(report.steps), folded=True),
         Section(title="Migrations", body=_migrations(report)),
         Section(
@@ -149,7 +158,7 @@ def markdown(report: DeployReport, *, pictures: bool = False) -> str:
     parts = [f"# {head.title}", head.body]
     for each in rest:
         if each.picture and pictures:
-            parts.append(f"![{each.title}]({timeline.data_address(each.picture)})")
+            parts.append(f"![{plain(each.alt)}]({timeline.data_address(each.picture)})")
         if each.body:
             # Without the picture the table of the steps stands for it.
             folded = each.folded and (pictures or each.title != "Steps")
@@ -159,6 +168,40 @@ def markdown(report: DeployReport, *, pictures: bool = False) -> str:
 
 def _folded(section: Section) -> str:
     return f"<details><summary>{section.title}</summary>\n\n{section.body}\n\n</details>"
+
+
+def _felt(report: DeployReport) -> Section:
+    """What clients felt; empty where no probe ever ran."""
+    felt, title = report.felt, "What clients felt"
+    if felt is None:
+        return Section(title=title)
+    said = [f"{plain(felt.sentence)}."]
+    if felt.requests:
+        if missing := "; ".join(felt.gaps):
+            said.append(f"Not measured: {plain(missing)}.")
+        header = ("asked", "where", "requests", "failed", "longest", "p99", "p99 before")
+        asked = [each for each in felt.channels if each.before.requests or each.during.requests]
+        said.append(table(header, [_channel(each) for each in asked]))
+    picture = plot.draw(felt, report.steps)
+    return Section(title=title, body="\n\n".join(said), picture=picture, alt=felt.sentence)
+
+
+def _channel(channel: Channel) -> tuple[str, ...]:
+    total = channel.before + channel.during
+    longest = channel.during if channel.during.waits else channel.before
+    return (
+        channel.kind,
+        plain(channel.name),
+        f"{total.requests:,}",
+        f"{total.failed:,}",
+        shown_ms(longest.longest_ms),
+        _p99(channel.during),
+        _p99(channel.before),
+    )
+
+
+def _p99(tally: Tally) -> str:
+    return "–" if tally.p99_ms is None else shown_ms(tally.p99_ms)
 
 
 def _next(row: Deploy) -> str:

@@ -105,6 +105,23 @@ class HealthSettings(_Section):
     max_log_errors: Annotated[int, Field(ge=0)] = 0
 
 
+class ProbeWrite(_Section):
+    """A request through the service that writes something harmless, many times in a second."""
+
+    path: str
+    method: Literal["POST", "PUT", "PATCH", "DELETE"] = "POST"
+    body: str = ""
+
+
+class ProbeSettings(_Section):
+    """What a client is made to do beside each deploy, to see what clients feel."""
+
+    enabled: bool = True
+    interval_ms: Annotated[int, Field(ge=10, le=10_000)] = 50
+    read: str | None = None
+    write: ProbeWrite | None = None
+
+
 class EmailSettings(_Section):
     """A mail server, and whom to write to."""
 
@@ -181,6 +198,7 @@ class Target(_Section):
     clone: ClonePolicy = ClonePolicy()
     service: ServiceSettings | None = None
     health: HealthSettings = HealthSettings()
+    probe: ProbeSettings = ProbeSettings()
     alerts: AlertSettings = AlertSettings()
     approval: ApprovalSettings = ApprovalSettings()
     require_reason: bool = False
