@@ -110,7 +110,7 @@ class DeployReport:
 class Section:
     """One part of the report, its body in markdown.
 
-    picture: an SVG above the body. alt: what it says, in words.
+    picture: an SVG above the body. alt: what it says, where the next table does not say the same.
     folded: it is long, and shown on demand.
     """
 
@@ -128,11 +128,7 @@ def sections(report: DeployReport) -> tuple[Section, ...]:
     schema = difference.render(limit=60) if difference and not difference.is_empty else ""
     found = (
         _felt(report),
-        Section(
-            title="Timeline",
-            picture=timeline.draw(report.steps, report.moments),
-            alt="Timeline of the steps; the table below says the same",
-        ),
+        Section(title="Timeline", picture=timeline.draw(report.steps, report.moments)),
         Section(title="Steps", body=_steps(report.steps), folded=True),
         Section(title="Migrations", body=_migrations(report)),
         Section(
@@ -158,7 +154,9 @@ def markdown(report: DeployReport, *, pictures: bool = False) -> str:
     parts = [f"# {head.title}", head.body]
     for each in rest:
         if each.picture and pictures:
-            parts.append(f"![{plain(each.alt)}]({timeline.data_address(each.picture)})")
+            parts.append(
+                f"![{plain(each.alt or each.title)}]({timeline.data_address(each.picture)})"
+            )
         if each.body:
             # Without the picture the table of the steps stands for it.
             folded = each.folded and (pictures or each.title != "Steps")
