@@ -110,11 +110,13 @@ class DeployReport:
 class Section:
     """One part of the report, its body in markdown.
 
+    lead: a sentence above the picture.
     picture: an SVG above the body. alt: what it says, where the next table does not say the same.
     folded: it is long, and shown on demand.
     """
 
     title: str
+    lead: str = ""
     body: str = ""
     picture: str = ""
     alt: str = ""
@@ -142,7 +144,7 @@ def sections(report: DeployReport) -> tuple[Section, ...]:
     )
     head = [_next(row), _failure(report), _facts(report)]
     first = Section(title=plain(row.headline), body="\n\n".join(part for part in head if part))
-    return (first, *(each for each in found if each.body or each.picture))
+    return (first, *(each for each in found if each.lead or each.body or each.picture))
 
 
 def markdown(report: DeployReport, *, pictures: bool = False) -> str:
@@ -173,15 +175,15 @@ def _felt(report: DeployReport) -> Section:
     felt, title = report.felt, "What clients felt"
     if felt is None:
         return Section(title=title)
-    said = [f"{plain(felt.sentence)}."]
+    lead, body = f"{plain(felt.sentence)}.", ""
     if felt.requests:
         if missing := "; ".join(felt.gaps):
-            said.append(f"Not measured: {plain(missing)}.")
+            lead += f" Not measured: {plain(missing)}."
         header = ("asked", "where", "requests", "failed", "longest", "p99", "p99 before")
         asked = [each for each in felt.channels if each.before.requests or each.during.requests]
-        said.append(table(header, [_channel(each) for each in asked]))
+        body = table(header, [_channel(each) for each in asked])
     picture = plot.draw(felt, report.steps)
-    return Section(title=title, body="\n\n".join(said), picture=picture, alt=felt.sentence)
+    return Section(title=title, lead=lead, body=body, picture=picture, alt=felt.sentence)
 
 
 def _channel(channel: Channel) -> tuple[str, ...]:
@@ -249,6 +251,7 @@ def _live(report: DeployReport) -> Iterator[tuple[str, str]]:
     yield "New release" if row.kind == "deploy" else "Release", _release_sentence(report.release)
     yield f"Restart {new}", _restart_sentence(report.restart)
     yield f"Health {new}", _health_sentence(report.health)
+    yield "Clients felt", report.felt.sentence if report.felt else ""
     yield "Evidence", "; ".join(compose.evidence(row))
     yield "Time to detect", duration(detect_s) if detect_s is not None else ""
     yield "Restart in the rollback", _restart_sentence(after.restart)

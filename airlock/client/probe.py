@@ -41,6 +41,7 @@ _HELD_BACK_S = 2.0
 _FLUSH_S = 60.0
 _LAST_WORDS_S = 2.0
 _ABSENT_S = 1.0
+_WARM_S = 1.0
 _AWAY_S = 2.0
 
 
@@ -131,9 +132,17 @@ class Probe:
         tables = await touched_tables(conn, row.planned)
         ways = (*service, *database_ways(sessions, tables))
         self._meters = [_Meter(way=way, is_known=(way.kind, way.name) in known) for way in ways]
+        await self._warm_up()
         now: datetime = await conn.fetchval("SELECT pg_catalog.clock_timestamp()")
         self._offset_s = now.timestamp() - time.monotonic()
         self._began = self._now
+
+    async def _warm_up(self) -> None:
+        """One request each: what imports and connects for the first time is no wait of a client."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_WARM_S):
+                asking = [meter.way.ask(lambda: None) for meter in self._meters]
+                await asyncio.gather(*asking, return_exceptions=True)
 
     # ---------------------------------------------------------------- measuring
 
