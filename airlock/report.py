@@ -155,14 +155,16 @@ def markdown(report: DeployReport, *, pictures: bool = False) -> str:
     head, *rest = sections(report)
     parts = [f"# {head.title}", head.body]
     for each in rest:
+        # Without the picture the table of the steps stands for it.
+        if each.folded and (pictures or each.title != "Steps"):
+            parts.append(_folded(each))
+            continue
+        title = f"## {each.title}" if each.lead or each.body else ""
+        picture = ""
         if each.picture and pictures:
-            parts.append(
-                f"![{plain(each.alt or each.title)}]({timeline.data_address(each.picture)})"
-            )
-        if each.body:
-            # Without the picture the table of the steps stands for it.
-            folded = each.folded and (pictures or each.title != "Steps")
-            parts.append(_folded(each) if folded else f"## {each.title}\n\n{each.body}")
+            address = timeline.data_address(each.picture)
+            picture = f"![{plain(each.alt or each.title)}]({address})"
+        parts += [part for part in (title, each.lead, picture, each.body) if part]
     return "\n\n".join(parts) + "\n"
 
 

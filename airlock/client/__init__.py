@@ -62,7 +62,8 @@ async def _start(lease: Lease) -> Process | None:
             if (await ledger.deploy(conn, lease.deploy)).kind != "deploy":
                 return None
         if not target.probe.enabled:
-            await _note(lease, f"[targets.{target.name}.probe] enabled is false in airlock.toml")
+            off = f"[targets.{target.name}.probe] enabled is false in airlock.toml"
+            await _note(lease, off, level=logging.INFO)
             return None
         return await asyncio.create_subprocess_exec(
             *command(lease),
@@ -91,12 +92,12 @@ async def _end(lease: Lease, process: Process) -> None:
         await _note(lease, f"the probe ended with {process.returncode}: {''.join(lines)}")
 
 
-async def _note(lease: Lease, why: str) -> None:
+async def _note(lease: Lease, why: str, *, level: int = logging.WARNING) -> None:
     """Leave in the ledger why nothing was measured, beside what was measured before."""
     try:
         target = settings.target(lease.target)
         shown = service_log.mask(target, why)
-        log.warning("What clients of %s feel is not measured: %s", target.name, shown)
+        log.log(level, "What clients of %s feel is not measured: %s", target.name, shown)
         now = datetime.now(UTC)
         async with ledger.connection(target) as conn:
             await probe.add_note(conn, lease, Part(began_at=now, until_at=now, note=shown))

@@ -28,7 +28,7 @@ from airlock.client.channels import (
 )
 from airlock.client.felt import Channel, Counting, Drawing, Kind, Part, moment
 from airlock.errors import AirlockError
-from airlock.ledger import Lease
+from airlock.ledger import Lease, State
 from airlock.postgres import Conn
 from airlock.settings import Target
 
@@ -60,6 +60,7 @@ class _Meter:
     """One channel, and what was counted on it.
 
     since: when the wait that is going on began, by the monotonic clock; None between two requests.
+    failures: how many there were since the last good answer.
     is_known: whether it has ever answered: what never did is not counted.
     """
 
@@ -67,7 +68,7 @@ class _Meter:
     is_known: bool = False
     why_not: str = ""
     since: float | None = None
-    is_failing: bool = False
+    failures: int = 0
     before: Counting = field(default_factory=Counting)
     during: Counting = field(default_factory=Counting)
 
@@ -122,8 +123,10 @@ class Probe:
                 self._give_up_waiting()
                 for task in tasks:
                     task.cancel()
-        self._sort(until=math.inf)
         async with asyncio.timeout(_LAST_WORDS_S), _control(self._target) as conn:
+            # A short deploy is over before anybody looked whether it had begun.
+            await self._look(conn)
+            self._sort(until=math.inf)
             await self._write(conn, is_whole=True)
 
     async def _begin(self, conn: Conn, service: Sequence[Way], sessions: Sessions) -> None:
@@ -150,7 +153,7 @@ class Probe:
         await asyncio.sleep(first_s)
         while True:
             if self._is_asked:
-                meter.since, meter.is_failing = None, False
+                meter.since, meter.failures = None, 0
                 await asyncio.sleep(_ASKED_POLL_S)
                 continue
             began = time.monotonic()
@@ -163,7 +166,7 @@ class Probe:
         """One request; how long after its beginning the next one is due, in seconds."""
 
         def sent() -> None:
-            if not meter.is_failing:
+            if not meter.failures:
                 meter.since = time.monotonic()
 
         if meter.since is None:
@@ -171,17 +174,20 @@ class Probe:
         try:
             await meter.way.ask(sent)
         except Absent as error:
-            meter.since, meter.is_failing, meter.why_not = None, False, str(error)
+            meter.since, meter.failures, meter.why_not = None, 0, str(error)
             return _ABSENT_S
         except Failed as error:
-            meter.is_failing, meter.why_not = True, str(error)
+            meter.why_not = str(error)
             if meter.is_known:
+                meter.failures += 1
                 self._see(meter, began, failed=True)
             else:
-                meter.since, meter.is_failing = None, False
-            return self._interval_s
+                meter.since = None
+            # A database that comes up again is not to be stormed.
+            is_service = meter.way.kind.startswith("service")
+            return self._interval_s * (1 if is_service else min(5, 1 + meter.failures))
         self._see(meter, meter.since, failed=False)
-        meter.is_known, meter.is_failing, meter.since = True, False, None
+        meter.is_known, meter.failures, meter.since = True, 0, None
         return self._interval_s
 
     def _see(self, meter: _Meter, began: float, *, failed: bool) -> None:
@@ -260,20 +266,27 @@ class Probe:
     async def _is_over(self, conn: Conn) -> bool:
         """Read how far the deploy is, sort what is certain by now, and write at each new state."""
         asked_at = self._now
+        state = await self._look(conn)
+        if state is None:
+            return True
+        self._sort(until=asked_at - _HELD_BACK_S)
+        if state == self._state and asked_at - self._written < _FLUSH_S:
+            return False
+        await self._write(conn)
+        # Who undoes what had ended finds it finished, and goes on.
+        is_over = state in ledger.FINISHED and self._state != ""
+        self._state, self._written = state, asked_at
+        return is_over
+
+    async def _look(self, conn: Conn) -> State | None:
+        """The deploy's state; None where another runner has it."""
         found = await conn.fetchrow(postgres.query("client_poll"), self._deploy)
         if found is None or found["fence"] != self._fence:
-            return True
-        state, self._is_asked = found["state"], found["is_asked"]
+            return None
+        self._is_asked = found["is_asked"]
         if found["touched_at"] is not None:
             self._touched = found["touched_at"].timestamp()
-        self._sort(until=asked_at - _HELD_BACK_S)
-        if state != self._state or asked_at - self._written > _FLUSH_S:
-            await self._write(conn)
-            # Who undoes what had ended finds it finished, and goes on.
-            ended = state in ledger.FINISHED and self._state not in ("", state)
-            self._state, self._written = state, asked_at
-            return ended
-        return False
+        return found["state"]
 
     async def _write(self, conn: Conn, *, is_whole: bool = False) -> None:
         part = Part(

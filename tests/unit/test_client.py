@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from itertools import combinations
@@ -14,10 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airlock import client, record, settings
+from airlock import client, html, record, report, settings
 from airlock.client import felt, plot, waits
 from airlock.client.felt import Channel, Counting, Drawing, Felt, Part, Tally
 from airlock.timeline import StepTime
+from tests.unit.test_metrics import FOUND, samples
+from tests.unit.test_report import VERIFIED, deploy, make
 
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 WAITS = st.lists(st.floats(0.05, 60_000), min_size=1, max_size=300)
@@ -227,6 +230,42 @@ def test_names_of_steps_never_touch_each_other(spans):
 
 def test_there_is_no_plot_of_nothing():
     assert plot.draw(Felt(parts=(part(READ),)), DEPLOY) == ""
+
+
+# ---------------------------------------------------------------- where it is shown
+
+
+DREW = Drawing("service read", AT.timestamp())
+DREW.add(AT.timestamp(), 12.0)
+SEEN = Felt(parts=(part(READ, WRITE, SILENT, lines=(DREW.line,)),))
+
+
+def test_the_report_has_the_sentence_the_plot_and_a_row_for_each_channel():
+    found = make(deploy(), *VERIFIED, felt=SEEN)
+    shown = report.markdown(found, pictures=True)
+    missing = "Not measured: database read, table public.x: permission denied."
+    picture = f"![{SEEN.sentence}](data:image/svg+xml;base64,"
+    assert f"## What clients felt\n\n{SEEN.sentence}. {missing}\n\n{picture}" in shown
+    row = "| service read | /deals, new connections | 199 | 0 | 12 ms | 9.3 ms | 7.0 ms |\n"
+    assert row in shown.partition(picture)[2]
+    assert f"| Clients felt | {SEEN.sentence} |" in shown
+    assert "data:image" not in report.markdown(found)
+    assert f'<img alt="{SEEN.sentence}" src="data:image/svg+xml;base64,' in html.page(found)
+
+
+def test_the_report_says_why_nothing_was_measured():
+    found = make(deploy(), felt=Felt(parts=(part(note="the probe did not start: no memory"),)))
+    said = "## What clients felt\n\nNot measured: the probe did not start: no memory.\n"
+    assert said in report.markdown(found, pictures=True)
+    assert "What clients felt" not in report.markdown(make(deploy()))
+
+
+def test_prometheus_hears_the_longest_waits_and_what_failed():
+    found = samples(replace(FOUND, felt=Felt(parts=(part(READ, FAILING),))))
+    assert found["client_longest_seconds", "prod", "read"] == 0.012
+    assert found["client_longest_seconds", "prod", "write"] == 2.5
+    assert found["client_requests_failed", "prod"] == 3
+    assert not any(name[0].startswith("client") for name in samples(FOUND))
 
 
 # ---------------------------------------------------------------- at this moment
