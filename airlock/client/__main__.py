@@ -29,7 +29,7 @@ async def run(target: str, deploy: int, fence: int) -> None:
     loop.add_reader(stdin, heard)
     loop.add_signal_handler(signal.SIGTERM, parent_gone.set)
     found = settings.target(target)
-    await Probe(found, deploy, fence, waits.path(found, deploy)).run(parent_gone)
+    await Probe(found, deploy, fence, waits.path(found, deploy, fence)).run(parent_gone)
 
 
 def main() -> int:

@@ -191,7 +191,7 @@ async def service_ways(target: Target) -> AsyncGenerator[tuple[Way, ...]]:
         yield ()
         return
     base, wanted = f"{health.scheme}://{health.netloc}", target.probe
-    smoke = next((each.path for each in target.health.smoke), None)
+    smoke = next((each.path for each in target.health.smoke if each.method == "GET"), None)
     path = wanted.read or smoke or probe.path(target)
     async with probe.client() as new, _kept() as kept:
         name = path.partition("?")[0]
@@ -225,7 +225,11 @@ def _request(
     async def ask(sent: Callable[[], None]) -> None:
         del sent
         try:
-            answer = await http.request(method, url, content=body, headers=headers, timeout=LIMIT_S)
+            # In all; httpx's own is for each part of it.
+            async with asyncio.timeout(LIMIT_S):
+                answer = await http.request(
+                    method, url, content=body, headers=headers, timeout=LIMIT_S
+                )
         except (httpx.HTTPError, OSError) as error:
             raise Failed(type(error).__name__) from error
         if answer.status_code >= 500:

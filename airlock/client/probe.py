@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from airlock import ledger, postgres, record
 from airlock.client import waits
@@ -47,12 +48,15 @@ _AWAY_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One answered or failed request. Seconds since the epoch, by the database's clock."""
+    """One wait or failure. Seconds since the epoch, by the database's clock.
+
+    outcome: "open" still waited when nobody measured any more.
+    """
 
     meter: _Meter
     began: float
     ended: float
-    failed: bool
+    outcome: Literal["answered", "failed", "open"]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -144,8 +148,9 @@ class Probe:
         """One request each: what imports and connects for the first time is no wait of a client."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_WARM_S):
-                asking = [meter.way.ask(lambda: None) for meter in self._meters]
-                await asyncio.gather(*asking, return_exceptions=True)
+                for meter in self._meters:
+                    with suppress(Absent, Failed):
+                        await meter.way.ask(lambda: None)
 
     # ---------------------------------------------------------------- measuring
 
@@ -180,31 +185,30 @@ class Probe:
             meter.why_not = str(error)
             if meter.is_known:
                 meter.failures += 1
-                self._see(meter, began, failed=True)
+                self._see(meter, began, "failed")
             else:
                 meter.since = None
             # A database that comes up again is not to be stormed.
             is_service = meter.way.kind.startswith("service")
             return self._interval_s * (1 if is_service else min(5, 1 + meter.failures))
-        self._see(meter, meter.since, failed=False)
+        self._see(meter, meter.since, "answered")
         meter.is_known, meter.failures, meter.since = True, 0, None
         return self._interval_s
 
-    def _see(self, meter: _Meter, began: float, *, failed: bool) -> None:
+    def _see(
+        self, meter: _Meter, began: float, outcome: Literal["answered", "failed", "open"]
+    ) -> None:
         ended = time.monotonic()
-        if not failed:
+        if outcome == "answered":
             self._longest_ms = max(self._longest_ms, (ended - began) * 1000)
-        self._held.append(_Seen(meter, began + self._offset_s, ended + self._offset_s, failed))
+        self._held.append(_Seen(meter, began + self._offset_s, ended + self._offset_s, outcome))
 
     def _give_up_waiting(self) -> None:
         """What waits now waits no longer: it counts as far as it came."""
-        now = self._now
+        long_ago = time.monotonic() - self._interval_s
         for meter in self._meters:
-            since = meter.since
-            if meter.is_known and since is not None:
-                waited_s = now - self._offset_s - since
-                if waited_s > self._interval_s:
-                    self._count(meter, since + self._offset_s, waited_s, ended=now)
+            if meter.is_known and meter.since is not None and meter.since < long_ago:
+                self._see(meter, meter.since, "open")
 
     async def _tell(self) -> None:
         """Let whoever asks on this machine know how long clients wait at this moment."""
@@ -223,8 +227,8 @@ class Probe:
         while self._held and self._held[0].ended <= until:
             seen = self._held.popleft()
             counting = self._counting(seen.meter, seen.ended)
-            counting.requests += 1
-            if seen.failed:
+            counting.requests += seen.outcome != "open"
+            if seen.outcome == "failed":
                 counting.failed += 1
                 self._drawing(seen.meter, seen.ended).fail(seen.began)
             else:

@@ -21,15 +21,20 @@ _LINE_BYTES = 32
 _MOST_BYTES = 256 * 1024
 
 
-def path(target: Target, deploy: int) -> Path:
-    return target.state_dir / target.name / "client" / f"{deploy}.waits"
+def path(target: Target, deploy: int, fence: int) -> Path:
+    """The file of the probe beside one runner."""
+    return _folder(target) / f"{deploy}-{fence}.waits"
+
+
+def _folder(target: Target) -> Path:
+    return target.state_dir / target.name / "client"
 
 
 @contextmanager
 def writing(file: Path) -> Generator[Callable[[float, float], None]]:
     """A function that appends a line: the moment, and the wait in ms. The file is the owner's."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # One probe at a time: what lies there was left by one that was killed.
+    # One probe at a time: what lies there was left by one that was killed, or is ending.
     for left in file.parent.glob("*.waits"):
         left.unlink(missing_ok=True)
     number = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
@@ -51,8 +56,12 @@ def recent(target: Target, deploy: int, *, within_s: float = 5.0) -> float | Non
 
     None where no probe of that deploy runs on this machine.
     """
+    files = _folder(target).glob(f"{deploy}-*.waits")
+    newest = max(files, key=lambda each: int(each.stem.partition("-")[2]), default=None)
+    if newest is None:
+        return None
     try:
-        with path(target, deploy).open("rb") as file:
+        with newest.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             wanted = int((within_s + STALE_S) * 10 + 10) * _LINE_BYTES
             file.seek(max(0, size - wanted))

@@ -280,18 +280,18 @@ def test_how_long_clients_wait_is_known_while_a_probe_runs_and_no_longer(tmp_pat
     prod = target(tmp_path)
     assert client.recent(prod, 7) is None
     now = time.monotonic()
-    with waits.writing(waits.path(prod, 7)) as write:
+    with waits.writing(waits.path(prod, 7, 3)) as write:
         write(now - 60, 900.0)
         write(now - 1, 40.0)
         write(now, 12.5)
         assert client.recent(prod, 7, within_s=30) == 40.0
         assert client.recent(prod, 8) is None
-        assert waits.path(prod, 7).stat().st_mode & 0o777 == 0o600
+        assert waits.path(prod, 7, 3).stat().st_mode & 0o777 == 0o600
     assert client.recent(prod, 7) is None
 
 
 def test_a_probe_that_says_nothing_any_more_is_gone(tmp_path):
     prod = target(tmp_path)
-    with waits.writing(waits.path(prod, 7)) as write:
+    with waits.writing(waits.path(prod, 7, 3)) as write:
         write(time.monotonic() - waits.STALE_S - 1, 12.5)
         assert client.recent(prod, 7, within_s=30) is None
