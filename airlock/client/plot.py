@@ -23,6 +23,7 @@ LABEL_ROW = 15.0
 LABEL_ROWS = 4
 BOTTOM = 74.0
 CUT = 26.0
+MARKS = 16.0
 BEFORE_SHARE = 0.32
 # Nobody was asked for so long: that stretch is cut out.
 _SILENT_S = 3.0
@@ -130,16 +131,20 @@ def _placed(parts: Sequence[tuple[float, float]]) -> Iterator[_Stretch]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scale:
-    """Waits in ms to heights, logarithmic."""
+    """Waits in ms to heights, logarithmic.
+
+    room: above the highest, for marks.
+    """
 
     low: float
     high: float
     top: float
     bottom: float
+    room: float
 
     def y(self, ms: float) -> float:
         share = math.log(max(ms, self.low) / self.low) / math.log(self.high / self.low)
-        return self.bottom - min(1.0, share) * (self.bottom - self.top)
+        return self.bottom - min(1.0, share) * (self.bottom - self.top - self.room)
 
     def decades(self) -> Iterator[float]:
         ms = self.low
@@ -153,7 +158,8 @@ def _scale(lines: Sequence[Line], top: float) -> _Scale:
     low = 10.0 ** math.floor(math.log10(max(0.1, sorted(seen)[len(seen) // 20])))
     # Room above the longest for its label.
     high = max(low * 100, max(seen) * 3)
-    return _Scale(low=low, high=high, top=top, bottom=top + HIGH)
+    room = MARKS if any(line.failed for line in lines) else 0.0
+    return _Scale(low=low, high=high, top=top, bottom=top + HIGH, room=room)
 
 
 # ---------------------------------------------------------------- the picture
@@ -196,19 +202,20 @@ def _grid(svg: Element, axis: _Axis, scale: _Scale, *, touched: bool) -> None:
         timeline.rect(svg, LEFT, y, RIGHT - LEFT, 0.6, fill=LINE)
         said = f"{ms:g} ms" if ms < 1000 else f"{ms / 1000:g} s"
         timeline.words(svg, LEFT - 6, y + 4, said, fill=QUIET_INK, text_anchor="end", **_SMALL)
-    for before, after in pairwise(axis.stretches):
-        if before.right < after.left:
-            wide = after.left - before.right
-            timeline.rect(svg, before.right, scale.top, wide, HIGH, fill="url(#cut)", _class="cut")
-    reached = 0.0
+    for earlier, later in pairwise(axis.stretches):
+        if earlier.right < later.left:
+            wide = later.left - earlier.right
+            timeline.rect(svg, earlier.right, scale.top, wide, HIGH, fill="url(#cut)", _class="cut")
+    reached, before = 0.0, ""
     for x, said in axis.ticks():
         half = len(said) * _CHARACTER / 2
-        if x - half > reached and x + half < WIDTH - 2:
+        # Hours later the seconds do not show any more.
+        if said != before and x - half > reached and x + half < WIDTH - 2:
             timeline.upright(svg, x, scale.bottom, scale.bottom + 4, stroke=QUIET_INK)
             timeline.words(
                 svg, x, scale.bottom + 16, said, fill=QUIET_INK, text_anchor="middle", **_SMALL
             )
-            reached = x + half + 4
+            reached, before = x + half + 4, said
     if touched and axis.stretches[0].begin < 0 < axis.stretches[-1].end:
         x = axis.x(1e-9)
         timeline.upright(svg, x, scale.top, scale.bottom, stroke=INK, stroke_width="1.2")
@@ -258,17 +265,23 @@ def _longest(svg: Element, axis: _Axis, scale: _Scale, stall: Stall) -> None:
     timeline.add(svg, "circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="4", **ring)
     said = f"longest {shown_ms(stall.ms)}: {stall.kind}, {stall.channel}"
     said = said if len(said) <= 72 else f"{said[:71]}…"
-    # To the right of the ring, or to the left where there is no room.
-    is_right = x + 10 + len(said) * 6.8 < RIGHT
+    # Beside the ring; above it where neither side has room.
+    wide = len(said) * 6.4
+    places = (
+        ("start", x + 10, y - 2, x + 10 + wide < RIGHT),
+        ("end", x - 10, y - 2, x - 10 - wide > LEFT),
+        ("middle", min(max(x, LEFT + wide / 2), RIGHT - wide / 2), y - 10, True),
+    )
+    anchor, left, top, _ = next(place for place in places if place[3])
     # A halo of the ground's colour: lines may pass behind the words.
     halo = {"stroke": timeline.GROUND, "stroke_width": "4", "paint_order": "stroke"}
     timeline.words(
         svg,
-        x + 10 if is_right else x - 10,
-        y - 2,
+        left,
+        top,
         said,
         fill=INK,
-        text_anchor="start" if is_right else "end",
+        text_anchor=anchor,
         font_weight="600",
         stroke_linejoin="round",
         **_SMALL,
