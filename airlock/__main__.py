@@ -210,6 +210,7 @@ async def _status(target: settings.Target) -> dict[str, object]:
         async with ledger.connection(target) as conn:
             applied = await ledger.applied(conn)
             last = await ledger.recent(conn)
+            filling = await ledger.backfills(conn, last[0].id) if last else ()
             waiting = await letters.outstanding(conn, target)
             given_up = await letters.given_up(conn, target)
     except AirlockError as error:
@@ -223,6 +224,7 @@ async def _status(target: settings.Target) -> dict[str, object]:
         says += f"; last: deploy {last[0].id}, {last[0].headline}"
         if last[0].is_open:
             says += f"\n  held by {last[0].holder}, heartbeat {last[0].heartbeat_at:%H:%M:%S} UTC"
+            says += "".join(f"\n  {each.label}: {each.sentence()}" for each in filling)
             says += f"\n  {last[0].next_command}"
     if waiting:
         says += f"\n  {len(waiting)} alert deliver{'ies wait' if len(waiting) > 1 else 'y waits'}"
@@ -236,6 +238,7 @@ async def _status(target: settings.Target) -> dict[str, object]:
         "head": applied[-1].label if applied else None,
         "pending": pending,
         "last_deploy": _deploy_as_json(last[0]) if last else None,
+        "backfills": [{"label": each.label, "says": each.sentence()} for each in filling],
         "alerts_waiting": len(waiting),
         "alerts_given_up": len(given_up),
         "last_alert_error": failed[-1] if failed else None,

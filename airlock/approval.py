@@ -143,7 +143,7 @@ def blocking(rehearsal: Rehearsal, lock_ms: int) -> list[str]:
     was there before is rewritten or scanned.
     """
     return [
-        f"{each.statement}: {effect.relation} {effect.lock.pg_name} for {_held(effect)}"
+        f"{each.statement}: {effect.relation} {effect.lock_name} for {_held(effect)}"
         for migration in rehearsal.migrations
         for each in migration.statements
         for effect in each.effects
@@ -152,13 +152,13 @@ def blocking(rehearsal: Rehearsal, lock_ms: int) -> list[str]:
 
 
 def _blocks(effect: Effect, lock_ms: int) -> bool:
-    if not effect.lock.blocks_writes:
+    if not effect.blocks_writes:
         return False
-    return effect.rewrites or effect.scans or (effect.held_s or 0) * 1000 > lock_ms
+    return bool(effect.rewrites or effect.scans) or (effect.held_s or 0) * 1000 > lock_ms
 
 
 def _held(effect: Effect) -> str:
-    how = ["rewritten"] * effect.rewrites + ["scanned"] * effect.scans
+    how = ["rewritten"] * bool(effect.rewrites) + ["scanned"] * bool(effect.scans)
     return ", ".join([f"{(effect.held_s or 0) * 1000:.0f} ms", *how])
 
 

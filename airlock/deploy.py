@@ -44,6 +44,7 @@ from airlock.service import Instance, Restart
 from airlock.service import log as service_log
 from airlock.settings import Target
 from airlock.snapshot import Snapshot
+from airlock.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -360,6 +361,7 @@ async def run_plan(conn: Conn, lease: Lease, todo: Plan) -> None:
             conn=production,
             lease=lease,
             budget=target.budget.model_copy(update={"lock_timeout_ms": lock_ms}),
+            throttle=Throttle(limits=target.backfill),
             begun={row.version: row for row in rows},
         )
         for position, each in enumerate(todo.migrations, 1):

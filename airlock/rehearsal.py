@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from airlock import contents, ledger, postgres, snapshot
-from airlock.apply import Execute, Runner
+from airlock.apply import Runner
 from airlock.catalogue import Catalogue, diff, problems
 from airlock.contents import Contents, Table
 from airlock.effects import Effect, StatementEffects
@@ -195,7 +195,7 @@ class _Stage:
     ) -> tuple[RehearsedMigration, Catalogue]:
         began = time.monotonic()
         async with self._session() as conn:
-            runner = self._runner(conn, measured.execute)
+            runner = self._runner(conn, measured)
             stored = await _stored(conn)
             try:
                 await runner.forward(each, position=position)
@@ -215,13 +215,14 @@ class _Stage:
         )
         return step, after
 
-    def _runner(self, conn: Conn, execute: Execute | None = None) -> Runner:
+    def _runner(self, conn: Conn, measured: Measurement | None = None) -> Runner:
         return Runner(
             url=self.clone.url,
             conn=conn,
             lease=self.lease,
             budget=self.target.budget,
-            execute=execute,
+            execute=measured.execute if measured else None,
+            batches=measured.batches if measured else None,
         )
 
     def _check_sound(self, before: Catalogue, after: Catalogue) -> None:

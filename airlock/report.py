@@ -350,7 +350,7 @@ def _statements(rehearsal: Rehearsal | None) -> str:
 def _held(statement: StatementEffects) -> str:
     """The locks that keep others waiting, and what is done under them."""
     return ", ".join(
-        f"{effect.relation} {effect.lock.pg_name}"
+        f"{effect.relation} {effect.lock_name}"
         + (" rewritten" if effect.rewrites else "")
         + (" scanned" if effect.scans else "")
         for effect in statement.effects
@@ -359,7 +359,8 @@ def _held(statement: StatementEffects) -> str:
 
 
 def _matters(effect: Effect) -> bool:
-    return effect.lock > LockMode.ROW_EXCLUSIVE or effect.rewrites or effect.scans
+    strong = effect.lock is None or effect.lock > LockMode.ROW_EXCLUSIVE
+    return strong or bool(effect.rewrites or effect.scans)
 
 
 def effects(report: DeployReport) -> list[dict[str, str | float | int | None]]:
@@ -372,9 +373,9 @@ def effects(report: DeployReport) -> list[dict[str, str | float | int | None]]:
             "migration": migration.label,
             "state": states.get(migration.label, "rehearsed only"),
             "statement": each.statement,
-            "locks": ", ".join(f"{e.relation} {e.lock.pg_name}" for e in each.effects) or "–",
-            "rewritten": ", ".join(e.relation for e in each.effects if e.rewrites) or "–",
-            "scanned": ", ".join(e.relation for e in each.effects if e.scans) or "–",
+            "locks": ", ".join(f"{e.relation} {e.lock_name}" for e in each.effects) or "–",
+            "rewritten": ", ".join(str(e.relation) for e in each.effects if e.rewrites) or "–",
+            "scanned": ", ".join(str(e.relation) for e in each.effects if e.scans) or "–",
             "ms on the clone": round(each.seconds * 1000, 1),
             "WAL bytes": each.wal_bytes,
             "rows": each.rows,

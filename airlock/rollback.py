@@ -20,6 +20,7 @@ from airlock.ledger import Lease
 from airlock.postgres import Conn, quote_ident
 from airlock.rehearsal import Dropped, RehearsedMigration
 from airlock.settings import Target
+from airlock.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,13 @@ async def reverse_migrations(
         await sessions.end_earlier(conn, lease)
         rows = await ledger.migrations_of(conn, lease.deploy)
         for row in reversed([row for row in rows if row.state != "rolled_back"]):
-            runner = Runner(url=target.database_url, conn=conn, lease=lease, budget=target.budget)
+            runner = Runner(
+                url=target.database_url,
+                conn=conn,
+                lease=lease,
+                budget=target.budget,
+                throttle=Throttle(limits=target.backfill, insists=True),
+            )
             keep = Keep(lease=lease, version=row.version, drops=drops.get(row.label, ()))
             await runner.reverse(row, before=keep)
             undone.append(row.label)

@@ -42,6 +42,16 @@ class Budget(_Section):
     pause_ms: Annotated[int, Field(ge=1, le=60_000)] = 200
 
 
+class BackfillSettings(_Section):
+    """How hard a backfill may work production. rest: a share of the time that a batch took."""
+
+    batch_ms: Annotated[int, Field(ge=10, le=60_000)] = 200
+    rest: Annotated[float, Field(ge=0, le=100)] = 0.25
+    max_lag_s: Positive = 10
+    max_stall_ms: Positive = 1000
+    max_wait_s: Positive = 600
+
+
 class SnapshotPolicy(_Section):
     """How the target is backed up, and how many backups are kept."""
 
@@ -177,6 +187,7 @@ class Target(_Section):
     replication_url_env: str | None = None
     env_file: Path | None = None
     budget: Budget = Budget()
+    backfill: BackfillSettings = BackfillSettings()
     snapshot: SnapshotPolicy = SnapshotPolicy()
     clone: ClonePolicy = ClonePolicy()
     service: ServiceSettings | None = None

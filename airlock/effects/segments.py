@@ -1,71 +1,11 @@
-"""What a statement does to the database: locks, rewrites, scans, rows.
-
-One type for what is predicted from the syntax tree and what is measured on the clone.
-"""
+"""Which statements stand or fall together, and which PostgreSQL refuses in a transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import IntEnum
 
 from airlock.syntax import Node, Statement
-
-
-class LockMode(IntEnum):
-    """PostgreSQL's table lock modes, weakest first.
-
-    https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
-    """
-
-    ACCESS_SHARE = 1
-    ROW_SHARE = 2
-    ROW_EXCLUSIVE = 3
-    SHARE_UPDATE_EXCLUSIVE = 4
-    SHARE = 5
-    SHARE_ROW_EXCLUSIVE = 6
-    EXCLUSIVE = 7
-    ACCESS_EXCLUSIVE = 8
-
-    @property
-    def pg_name(self) -> str:
-        """The name in pg_locks, such as AccessExclusiveLock."""
-        return self.name.title().replace("_", "") + "Lock"
-
-    @classmethod
-    def from_pg_name(cls, name: str) -> LockMode:
-        return next(mode for mode in cls if mode.pg_name == name)
-
-    @property
-    def blocks_reads(self) -> bool:
-        return self is LockMode.ACCESS_EXCLUSIVE
-
-    @property
-    def blocks_writes(self) -> bool:
-        return self >= LockMode.SHARE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
-    """What one statement does to one relation that existed before it, predicted or measured."""
-
-    relation: str
-    lock: LockMode
-    held_s: float | None  # None: predicted
-    rewrites: bool
-    scans: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatementEffects:
-    """One statement and what it did on the clone."""
-
-    line: int
-    statement: str
-    seconds: float
-    wal_bytes: int
-    rows: int | None
-    effects: tuple[Effect, ...]
 
 
 def needs_no_transaction(statement: Statement) -> bool:
