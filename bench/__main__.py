@@ -33,6 +33,8 @@ MEASUREMENTS = {
     "rollback": "bench.rollback",
     "alert": "bench.alert",
     "refresh": "bench.refresh",
+    "restart": "bench.restart",
+    "zero_downtime": "bench.zero_downtime",
     "command": "bench.command_line",
 }
 RESULTS = CHECKOUT / "bench" / "results.md"
