@@ -25,7 +25,7 @@ ADD = "INSERT INTO trades (desk_id, quantity, settled_on, note) VALUES ($1, 7, '
 
 @dataclass(slots=True, kw_only=True)
 class Client:
-    """One client: every other request reads, the rest changes a row or adds one."""
+    """One client. Half of them read, the others change rows and now and then add one."""
 
     number: int
     conn: asyncpg.Connection
@@ -37,21 +37,24 @@ class Client:
         count = 0
         while not over.is_set():
             await asyncio.sleep(max(0.0, due - now()))
-            kind = "read" if count % 2 == 0 else "write"
             try:
-                await self._ask(count, rng.randint(1, self.rows))
+                await self._ask(rng.randint(1, self.rows), adds=count % 4 == 3)
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
                 seen.errors[f"{type(error).__name__}: {error}"] += 1
             else:
-                seen.waits.append((due, now() - due, kind))
+                seen.waits.append((due, now() - due, "read" if self.reads else "write"))
             count += 1
             due += PERIOD_S
         await self.conn.close()
 
-    async def _ask(self, count: int, key: int) -> None:
-        if count % 2 == 0:
+    @property
+    def reads(self) -> bool:
+        return self.number % 2 == 0
+
+    async def _ask(self, key: int, *, adds: bool) -> None:
+        if self.reads:
             assert await self.conn.fetchrow(READ, key) is not None
-        elif count % 8 == 7:
+        elif adds:
             await self.conn.execute(ADD, key % 100 + 1)
         else:
             await self.conn.execute(WRITE, key)

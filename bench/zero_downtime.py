@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,10 +106,10 @@ class Contest:
         for name in CHANGES:
             made |= self._pair(name, name, nullcontext)
         made |= self._pair("reader", INSTANT, self._reader)
-        return made
+        return {**made, "control": self._control, "autovacuum": self._autovacuum}
 
     def _pair(
-        self, title: str, name: str, beside: type[AbstractAsyncContextManager[None]]
+        self, title: str, name: str, beside: Callable[[], AbstractAsyncContextManager[None]]
     ) -> dict[str, Contestant]:
         async def at_once() -> float:
             async with self._fresh(name), self._clients(f"{title}, at once"), beside():
@@ -123,15 +123,15 @@ class Contest:
 
         return {f"{title}, at once": at_once, f"{title}, ours": ours}
 
-    async def control(self) -> float:
-        """Nothing is changed, for as long as the longest of the safe paths took."""
+    async def _control(self) -> float:
+        """Nothing is changed, for as long as the longest safe path of the last round took."""
         longest_s = max(self.watched[f"{name}, ours"][-1].took_s for name in CHANGES)
         await self._copy()
         async with self._clients("control"):
             await asyncio.sleep(longest_s)
         return self.watched["control"][-1].stall_s()
 
-    async def autovacuum(self) -> float:
+    async def _autovacuum(self) -> float:
         """The peer first: without the lock it changes nothing."""
         async with self._fresh(INSTANT) as lease, self._vacuuming():
             self.tries.setdefault("autovacuum, peer", []).append(await self._with_lock_timeout())
@@ -247,20 +247,13 @@ def _sql(name: str, file: str) -> str:
 
 
 async def run(setting: Setting) -> list[Row]:
-    root, rounds = setting.folder / "zero_downtime", setting.times(1)
+    root = setting.folder / "zero_downtime"
     async with stage.production(setting.folder) as server:
         await _prepare(server, 50_000 if setting.quick else ROWS, setting)
         stage.project(root)
         contest = Contest(server=server, root=root, reader_s=1.0 if setting.quick else READER_S)
         with mock.patch.dict(os.environ, stage.environment(root, server, CHANGED)):
-            everybody = contest.contestants()
-            for number in range(rounds):
-                setting.say(f"round {number + 1} of {rounds}")
-                await interleaved(everybody, rounds=1, say=setting.say)
-                setting.say("control")
-                await contest.control()
-                setting.say("autovacuum")
-                await contest.autovacuum()
+            await interleaved(contest.contestants(), rounds=setting.times(1), say=setting.say)
     shutil.rmtree(root)
     return [*(_change(contest, name) for name in CHANGES), _reader(contest), _autovacuum(contest)]
 
@@ -342,11 +335,15 @@ def _failed(watched: Sequence[Watched]) -> int:
 
 def _details(watched: Sequence[Watched]) -> str:
     parts = [
-        f"{kind}s {spread([each.stall_s(kind) for each in watched])}" for kind in ("read", "write")
+        f"{kind}s {_range([each.stall_s(kind) for each in watched])}" for kind in ("read", "write")
     ]
     failed = _failed(watched)
     said = f", {failed} failed: {watched[-1].seen.said()}" if failed else ""
     return f"{', '.join(parts)}, took {median([each.took_s for each in watched]):.3g} s{said}"
+
+
+def _range(seconds: Sequence[float]) -> str:
+    return spread(seconds) if len(seconds) > 1 else f"{seconds[0]:.3g}"
 
 
 def _counts(tries: Sequence[int]) -> str:
