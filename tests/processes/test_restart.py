@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 import stat
 import time
 from collections import Counter
@@ -359,3 +360,21 @@ async def test_logs_are_for_nobody_else_to_read(stage: Stage) -> None:
     assert stat.S_IMODE(new.logs[0].path.stat().st_mode) == 0o600
     assert stat.S_IMODE(new.logs[0].path.parent.stat().st_mode) == 0o700
     assert STUB.exists()
+
+
+@pytest.mark.parametrize(
+    ("bound", "asked"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")]
+)
+def test_who_listens_and_who_is_connected_is_told_apart_on_both_kinds_of_address(
+    bound: str, asked: str
+) -> None:
+    kind = socket.AF_INET6 if ":" in bound else socket.AF_INET
+    with socket.create_server((bound, 0), family=kind, dualstack_ipv6=bound == "::") as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection((asked, port)) as client:
+            ends = client.getsockname()[:2], client.getpeername()[:2]
+            assert table.accepted(*ends) is None
+            with listener.accept()[0] as server:
+                assert table.accepted(*ends) == os.fstat(server.fileno()).st_ino
+            assert table.listening(asked, port) == {os.fstat(listener.fileno()).st_ino}
+            assert table.listening(asked, ends[0][1]) == set()
