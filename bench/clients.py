@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -102,7 +101,3 @@ async def work(
     over.set()
     await asyncio.gather(*tasks)
     print(json.dumps({"waits": seen.waits, "errors": seen.errors}), flush=True)
-
-
-def now() -> float:
-    return time.monotonic()

@@ -11,9 +11,10 @@ import asyncio
 import json
 import random
 import sys
+import time
 from dataclasses import dataclass
 
-from bench.clients import Seen, now, work
+from bench.clients import Seen, work
 
 CLIENTS = 24
 # Most of them ask again at once. The last four let their connection idle, for less than the three
@@ -43,7 +44,7 @@ class Client:
         while not over.is_set():
             count += 1
             kind = "write" if count % 10 == 0 else "read"
-            due = now()
+            due = time.monotonic()
             # A client that was let down asks again, and has waited since it asked first.
             waits_since = due if waits_since is None else waits_since
             try:
@@ -53,7 +54,7 @@ class Client:
                 seen.errors[type(error).__name__] += 1
                 self._close()
             else:
-                seen.waits.append((waits_since, now() - waits_since, kind))
+                seen.waits.append((waits_since, time.monotonic() - waits_since, kind))
                 waits_since = None
             await asyncio.sleep(rng.uniform(0, longest_pause_s if waits_since is None else PAUSE_S))
         self._close()

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
+import time
 from dataclasses import dataclass
 
 import asyncpg
 
-from bench.clients import Seen, now, work
+from bench.clients import Seen, work
 
 CLIENTS = 8
 # 400 requests a second together: they keep neither of two cores busy.
@@ -33,16 +34,16 @@ class Client:
 
     async def run(self, seen: Seen, over: asyncio.Event) -> None:
         rng = random.Random(self.number)  # noqa: S311 - load, not secrets
-        due = now() + PERIOD_S * self.number / CLIENTS
+        due = time.monotonic() + PERIOD_S * self.number / CLIENTS
         count = 0
         while not over.is_set():
-            await asyncio.sleep(max(0.0, due - now()))
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
             try:
                 await self._ask(rng.randint(1, self.rows), adds=count % 4 == 3)
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
                 seen.errors[f"{type(error).__name__}: {error}"] += 1
             else:
-                seen.waits.append((due, now() - due, "read" if self.reads else "write"))
+                seen.waits.append((due, time.monotonic() - due, "read" if self.reads else "write"))
             count += 1
             due += PERIOD_S
         await self.conn.close()

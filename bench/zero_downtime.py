@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from airlock.postgres import TABLES_S, connect, within
 from airlock.request import DeployRequest
 from airlock.server import Server
 from bench import clients, stage
-from bench.clients import Seen, now
+from bench.clients import Seen
 from bench.rounds import CHECKOUT, Contestant, Row, Setting, interleaved, median, spread
 from bench.table_clients import CLIENTS, PERIOD_S
 
@@ -226,9 +227,9 @@ class Contest:
     async def _clients(self, contestant: str) -> AsyncGenerator[None]:
         async with clients.running("bench.table_clients", self.url) as seen:
             await asyncio.sleep(BEFORE_S)
-            since = now()
+            since = time.monotonic()
             yield
-            until = now()
+            until = time.monotonic()
             await asyncio.sleep(AFTER_S)
         watched = Watched(seen=seen, since=since, until=until)
         self.watched.setdefault(contestant, []).append(watched)
