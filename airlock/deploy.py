@@ -13,6 +13,8 @@ from airlock import (
     approval,
     health,
     ledger,
+    lock_budget,
+    lookout,
     outbox,
     postgres,
     preview,
@@ -154,13 +156,18 @@ async def _known_snapshot(target: Target, row: Deploy) -> Snapshot | None:
 async def rehearse(lease: Lease) -> Rehearsal:
     """Run the plan on the restored snapshot, there and back and there again.
 
-    Not if this deploy was rehearsed already.
+    Not if this deploy was rehearsed already. Raises Refused, the rehearsal in the ledger, where it
+    kept others waiting for longer than the target allows.
     """
     target = settings.target(lease.target)
     async with ledger.journal(target, lease, "rehearse") as conn:
         row = await ledger.deploy(conn, lease.deploy)
+        skip = (await _request(conn, lease)).skip
         if row.state not in ("planned", "snapshotted"):
-            return _rehearsed(row, row.planned)
+            rehearsed = _rehearsed(row, row.planned)
+            if row.state in ledger.UNTOUCHED:
+                lock_budget.check(target, rehearsed, skip=skip)
+            return rehearsed
         source = record.load(Snapshot, _needed(row.snapshot, "snapshot"))
         await snapshot.check_origin(source, target, head=row.planned.head)
         rehearsed, expected = await rehearsal.rehearse(target, lease, row.planned, source)
@@ -172,6 +179,7 @@ async def rehearse(lease: Lease) -> Rehearsal:
             rehearsal=record.dump(rehearsed),
             schema_expected=fingerprint,
         )
+        lock_budget.check(target, rehearsed, skip=skip)
     return rehearsed
 
 
@@ -342,14 +350,23 @@ async def apply_plan(lease: Lease) -> Applied:
             rehearsed = _rehearsed(row, todo)
             _check_approved(row, rehearsed)
             await _check_schema(conn, lease, rehearsed)
-            await run_plan(conn, lease, todo)
+            await run_plan(conn, lease, todo, rehearsed)
     return Applied(migrations=tuple(each.label for each in todo.migrations))
 
 
-async def run_plan(conn: Conn, lease: Lease, todo: Plan) -> None:
-    """Every migration of the plan, on a connection of its own. The apply without its checks."""
+async def run_plan(
+    conn: Conn, lease: Lease, todo: Plan, rehearsed: Rehearsal | None = None
+) -> None:
+    """Every migration of the plan, on a connection of its own. The apply without its checks.
+
+    rehearsed: what it is held to; None where nothing is known of it.
+    """
     target = settings.target(lease.target)
     lock_ms = (await _request(conn, lease)).lock_timeout_ms or target.budget.lock_timeout_ms
+    budget = target.budget.model_copy(update={"lock_timeout_ms": lock_ms})
+    seen = rehearsed.migrations if rehearsed else ()
+    done = {row.label for row in await ledger.migrations_of(conn, lease.deploy)}
+    await lookout.before_apply(conn, lease, seen, done=done, budget=budget)
     await ledger.advance(conn, lease, "applying")
     purpose = sessions.apply_name(lease)
     async with postgres.connect(target.database_url, purpose=purpose) as production:
@@ -359,8 +376,9 @@ async def run_plan(conn: Conn, lease: Lease, todo: Plan) -> None:
             url=target.database_url,
             conn=production,
             lease=lease,
-            budget=target.budget.model_copy(update={"lock_timeout_ms": lock_ms}),
+            budget=budget,
             begun={row.version: row for row in rows},
+            rehearsed={each.label: each.statements for each in seen},
         )
         for position, each in enumerate(todo.migrations, 1):
             await runner.forward(each, position=position)

@@ -2,7 +2,8 @@
 
 From inside the statement's own transaction: the locks it added, the files it replaced, the scans
 and the WAL it caused. A statement that runs outside a transaction holds no lock afterwards, so a
-second connection polls while it runs. WAL is exact only on a quiet server, as the clone is.
+second connection polls while it runs, and says how long each lock was there. WAL is exact only on a
+quiet server, as the clone is.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Mapping
-from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -30,7 +30,8 @@ class _Relation:
     scans: int
 
 
-_Locks = frozenset[tuple[int, LockMode]]
+_Lock = tuple[int, LockMode]
+_Locks = frozenset[_Lock]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,32 +55,35 @@ class Measurement:
         self._known = known = before if self._known is None else self._known
         before = {oid: relation for oid, relation in before.items() if oid in known}
         if alone:
-            async with self._polling(conn.get_server_pid()) as locks:
+            async with self._polling(conn.get_server_pid()) as seen:
                 began = time.monotonic()
                 status = await conn.execute(statement.text)
                 seconds = time.monotonic() - began
+            locks = {lock: until - since + POLL_S for lock, (since, until) in seen.items()}
         else:
             began = time.monotonic()
             status = await conn.execute(statement.text)
             seconds = time.monotonic() - began
-            locks = await _locks(conn)
+            locks = dict.fromkeys(await _locks(conn), seconds)
         effects = StatementEffects(
             line=statement.line,
             statement=statement.summary,
             seconds=seconds,
             wal_bytes=await _wal(conn) - wal,
             rows=_rows(status),
-            effects=_effects(before, await _relations(conn), held, locks, seconds),
+            effects=_effects(before, await _relations(conn), held, locks),
         )
         self._done.append((effects, alone))
 
     @asynccontextmanager
-    async def _polling(self, pid: int) -> AsyncGenerator[set[tuple[int, LockMode]]]:
-        seen: set[tuple[int, LockMode]] = set()
+    async def _polling(self, pid: int) -> AsyncGenerator[dict[_Lock, tuple[float, float]]]:
+        """Each lock with the moments at which it was seen first and last."""
+        seen: dict[_Lock, tuple[float, float]] = {}
 
         async def poll(conn: Conn) -> None:
             while True:
-                seen.update(await _locks(conn, pid))
+                locks, now = await _locks(conn, pid), time.monotonic()
+                seen.update({lock: (seen.get(lock, (now, now))[0], now) for lock in locks})
                 await asyncio.sleep(POLL_S)
 
         # Connected before the statement begins: a short one would be over by then.
@@ -100,10 +104,10 @@ class Measurement:
         for effects, alone in reversed(done):
             # Statements outside transactions lie between them, so they end the earlier one.
             held_s = 0.0 if alone else held_s + effects.seconds
-            until = effects.seconds if alone else held_s
-            taken.append(
-                replace(effects, effects=tuple(replace(e, held_s=until) for e in effects.effects))
-            )
+            if not alone:
+                held = tuple(replace(each, held_s=held_s) for each in effects.effects)
+                effects = replace(effects, effects=held)  # noqa: PLW2901 – the same, as it ended
+            taken.append(effects)
         return tuple(reversed(taken))
 
 
@@ -117,9 +121,9 @@ def _effects(
     before: Mapping[int, _Relation],
     after: Mapping[int, _Relation],
     held: _Locks,
-    locks: AbstractSet[tuple[int, LockMode]],
-    seconds: float,
+    locks: Mapping[_Lock, float],
 ) -> tuple[Effect, ...]:
+    """locks: those that the statement held, each with its seconds."""
     strongest: dict[int, LockMode] = {}
     for oid, mode in locks:
         if oid in before:
@@ -129,12 +133,12 @@ def _effects(
     }
     scanned = {oid for oid in before.keys() & after.keys() if after[oid].scans > before[oid].scans}
     # An earlier statement of the transaction may have taken the lock under which this one works.
-    touched = {oid for oid, _ in locks - held} | rewritten | scanned
+    touched = {oid for oid, _ in locks.keys() - held} | rewritten | scanned
     return tuple(
         Effect(
             relation=before[oid].name,
             lock=strongest[oid],
-            held_s=seconds,
+            held_s=locks[oid, strongest[oid]],
             rewrites=oid in rewritten,
             scans=oid in scanned,
         )

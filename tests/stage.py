@@ -182,6 +182,7 @@ database_url_env = "PROD_DATABASE_URL"
 replication_url_env = "PROD_REPLICATION_URL"
 [targets.prod.budget]
 tries = 5
+max_block_ms = 10000
 [targets.prod.alerts]
 slack_url_env = "PROD_SLACK_URL"
 """
