@@ -59,7 +59,7 @@ class Measurement:
                 began = time.monotonic()
                 status = await conn.execute(statement.text)
                 seconds = time.monotonic() - began
-            locks = {lock: until - since + POLL_S for lock, (since, until) in seen.items()}
+            locks = {k: min(until - since + POLL_S, seconds) for k, (since, until) in seen.items()}
         else:
             began = time.monotonic()
             status = await conn.execute(statement.text)

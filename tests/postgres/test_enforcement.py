@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from airlock import deploy as steps
 from airlock import binaries, lock_budget, report, restraint
+from airlock import deploy as steps
 from airlock.apply import Runner
 from airlock.effects import Effect, LockMode, StatementEffects
 from airlock.errors import Broken, Refused, Transient
@@ -232,7 +232,7 @@ async def _until_vacuumed(superuser: Conn) -> None:
         " AND datname = current_database())"
     )
     async with asyncio.timeout(60):
-        while not await superuser.fetchval(working):
+        while not await superuser.fetchval(working):  # noqa: ASYNC110 – it tells nobody
             await asyncio.sleep(0.05)
 
 
@@ -270,7 +270,7 @@ async def test_a_dump_of_another_name_is_known_by_its_locks(project: Project):
             " WHERE relkind = 'r' AND oid >= 16384"
             " LOOP EXECUTE 'LOCK ' || name || ' IN ACCESS SHARE MODE'; END LOOP; END $$"
         )
-        with pytest.raises(Transient, match="nightly.* holds public.deals: a dump"):
+        with pytest.raises(Transient, match=r"nightly.* holds public\.deals: a dump"):
             await steps.apply_plan(lease)
 
 
