@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -27,7 +28,16 @@ GONE_S = 1.0
 _POLL_S = 0.05
 
 _BLOCKERS = postgres.query("blockers")
-_GOES_ON = postgres.query("session_goes_on")
+_BLOCKER = postgres.query("blocker")
+# In one look: a process number is soon somebody else's, and who is at work again is spared. Not
+# whether it is in the way still: our try may be over by now.
+_ENDS: dict[Any, str] = {
+    policy: f"SELECT pg_catalog.pg_{policy}_backend(b.pid) FROM ({_BLOCKER}) AS b"  # noqa: S608
+    for policy in ("cancel", "terminate")
+}
+
+# Server process, its transaction, and since when it is idle where that is what counts.
+_Key = tuple[int, str, datetime | None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -49,10 +59,10 @@ class Blockers:
     give_way: bool = field(default=False, init=False)
     deadlock_ms: int = field(default=0, init=False)
     _conn: Conn | None = field(default=None, init=False)
-    # Who stood in the way in an earlier try, and in this one.
-    _before: set[str] = field(default_factory=set[str], init=False)
-    _now: set[str] = field(default_factory=set[str], init=False)
-    _left_alone: set[str] = field(default_factory=set[str], init=False)
+    # Who stood in the way in an earlier try, and in this one; and who was told to end.
+    _before: set[_Key] = field(default_factory=set[_Key], init=False)
+    _now: set[_Key] = field(default_factory=set[_Key], init=False)
+    _told: set[_Key] = field(default_factory=set[_Key], init=False)
     # Held while a session is ended: that, and its line in the journal, is not broken off.
     _ending: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack, init=False)
@@ -120,29 +130,33 @@ class Blockers:
     def _note(self, rows: Sequence[asyncpg.Record]) -> None:
         if rows:
             self.seen = "; ".join(row["description"] for row in rows)
-        self._now |= {row["id"] for row in rows}
+        self._now |= {self._key(row) for row in rows}
         self.give_way |= any(row["gives_way"] for row in rows)
+
+    def _key(self, row: asyncpg.Record) -> _Key:
+        # Who has done something since an earlier try is at work, and will be done by itself.
+        idle_since = row["idle_since"] if self.budget.blocker_state != "any" else None
+        return row["pid"], row["transaction"], idle_since
 
     def _is_to_end(self, row: asyncpg.Record) -> bool:
         if self.budget.blockers == "wait" or row["is_ours"] or row["is_wraparound"]:
             return False
-        # Who did something since an earlier try is at work, and will be done by itself.
-        if row["id"] not in self._before or row["id"] in self._left_alone:
+        key = self._key(row)
+        if key not in self._before or key in self._told:
             return False
-        if self.budget.blocker_state == "any":
-            return True
-        return row["is_idle"] and not row["is_backup"]
+        is_meant = row["idle_since"] is not None and not row["is_backup"]
+        return is_meant or self.budget.blocker_state == "any"
 
     async def _end(self, conn: Conn, row: asyncpg.Record) -> None:
         """End one session, or cancel what it runs; both sides of it stand in the journal."""
         policy = self.budget.blockers
         doing = f"{policy} {row['description']}, which holds up {self.source}"
-        self._left_alone.add(row["id"])  # one attempt each
+        self._told.add(self._key(row))  # once
         if await ledger.fence(conn, self.lease.deploy) != self.lease.fence:
             return  # the deploy is somebody else's
         await ledger.event(conn, self.lease, STEP, "intent", doing)
         try:
-            told = await conn.fetchval(_ENDS[policy], self.pid, row["id"])
+            told = await conn.fetchval(_ENDS[policy], *self._key(row))
         except asyncpg.InsufficientPrivilegeError as error:
             remedy = "GRANT pg_signal_backend to the production role, or end it by hand"
             came = f"not allowed to {doing}: {postgres.wording(error)} {remedy}; we wait."
@@ -153,19 +167,8 @@ class Blockers:
 
     async def _outcome(self, conn: Conn, row: asyncpg.Record) -> str:
         deadline = time.monotonic() + GONE_S
-        while await conn.fetchval(_GOES_ON, row["pid"], row["id"]):
+        while await conn.fetchval(_BLOCKER, *self._key(row)):
             if time.monotonic() >= deadline:
                 return f"it was told to, and is there after {GONE_S:g} s"
             await asyncio.sleep(_POLL_S)
         return "its transaction has ended"
-
-
-def _end(function: str) -> str:
-    # In one look: a process number is soon somebody else's, and who is at work again is spared.
-    return f"SELECT pg_catalog.{function}(b.pid) FROM ({_BLOCKERS}) AS b WHERE b.id = $2"  # noqa: S608
-
-
-_ENDS: dict[Any, str] = {
-    "cancel": _end("pg_cancel_backend"),
-    "terminate": _end("pg_terminate_backend"),
-}

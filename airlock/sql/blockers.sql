@@ -1,14 +1,14 @@
 -- One row per session that keeps session $1 waiting: who it is, and what is known of it. Not its
 -- query: that may hold data. What this role may not see is NULL, and then an autovacuum worker is
 -- who has no role; that it works against wraparound is told by the age of its table.
--- id: the same transaction, and while it is idle the same pause between two statements.
+-- transaction: the same text as long as it is the same one. idle_since: NULL while it runs something.
 -- https://www.postgresql.org/docs/current/functions-info.html (pg_blocking_pids)
 WITH known AS (
     SELECT a.pid, a.usename, a.application_name, a.state, a.xact_start,
         COALESCE(a.backend_type,
             CASE WHEN a.usesysid IS NULL THEN 'autovacuum worker' ELSE 'client backend' END) AS kind,
-        pg_catalog.format('%s %s %s %s', a.pid, a.backend_start, a.xact_start,
-            CASE WHEN a.state = 'idle in transaction' THEN a.state_change END) AS id,
+        pg_catalog.format('%s %s %s', a.pid, a.backend_start, a.xact_start) AS transaction,
+        CASE WHEN a.state = 'idle in transaction' THEN a.state_change END AS idle_since,
         a.query LIKE '%(to prevent wraparound)' OR EXISTS (
             SELECT FROM pg_catalog.pg_locks AS l
             JOIN pg_catalog.pg_class AS c ON c.oid = l.relation
@@ -22,11 +22,10 @@ WITH known AS (
     FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids($1)) AS blocking (pid)
     JOIN pg_catalog.pg_stat_activity AS a ON a.pid = blocking.pid
 )
-SELECT k.pid, k.id,
+SELECT k.pid, k.transaction, k.idle_since,
     k.kind = 'autovacuum worker' AND k.is_aged AS is_wraparound,
     k.kind = 'autovacuum worker' AND NOT k.is_aged AS gives_way,
     k.application_name ~ '^airlock( |$)' AS is_ours,
-    COALESCE(k.state = 'idle in transaction', false) AS is_idle,
     k.kind = 'walsender' OR k.application_name ~ '^pg_dump' AS is_backup,
     pg_catalog.format('process %s (%s, %s, %s, transaction open for %s s)',
         k.pid,
