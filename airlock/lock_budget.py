@@ -32,8 +32,14 @@ class Excess:
         """Such as ``011_score.sql, line 7: CREATE INDEX …: public.deals ShareLock for 812 ms``."""
         where = f"{self.migration}.sql, line {self.statement.line}: {self.statement.statement}"
         kept = "reads and writes wait" if self.effect.blocks_reads else "writes wait"
-        held = f"{(self.effect.held_s or 0) * 1000:.0f} ms"
-        return f"{where}: {self.effect.relation} {self.effect.lock_name} for {held}, {kept}"
+        return (
+            f"{where}: {self.effect.relation} {self.effect.lock_name} for {self.ms:.0f} ms, {kept}"
+        )
+
+    @property
+    def ms(self) -> float:
+        """How long it was held."""
+        return (self.effect.held_s or 0) * 1000
 
 
 def excesses(rehearsal: Rehearsal, max_block_ms: int) -> tuple[Excess, ...]:

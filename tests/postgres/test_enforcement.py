@@ -82,7 +82,9 @@ async def test_who_was_kept_waiting_too_long_on_the_clone_stops_the_deploy_befor
     await steps.fail(lease, said)
     left_out = await project.deploy(skip=("lock_budget",), reason="nobody is awake")
     read = await steps.read_report(project.target, left_out.deploy)
-    assert "| Left out on request | lock_budget – nobody is awake |" in report.markdown(read)
+    text = report.markdown(read)
+    assert "| Left out on request | lock_budget – nobody is awake |" in text
+    assert "| Blocked longest, on the clone | 001_score.sql, line 6: ALTER TABLE deals ADD" in text
 
 
 HARMLESS = {
@@ -179,6 +181,25 @@ async def test_who_is_not_meant_by_the_policy_is_waited_for(project: Project, na
         with pytest.raises(Transient, match="was not to be had in 5 tries"):
             await apply_first(project, tries=5, **budget)
         assert not reader.is_closed()
+        assert await journal(project, "blocker") == []
+
+
+async def test_who_runs_one_statement_after_another_is_not_taken_for_idle(project: Project):
+    await project.execute(DEALS)
+    project.write(1, *ALTER)
+
+    async def chat(conn: Conn) -> None:
+        while True:
+            await conn.execute("SELECT 1")
+            await asyncio.sleep(0.005)
+
+    async with reading(project.url) as reader:
+        chatting = asyncio.create_task(chat(reader))
+        with pytest.raises(Transient, match="was not to be had in 5 tries"):
+            await apply_first(project, tries=5, blockers="terminate")
+        chatting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await chatting
         assert await journal(project, "blocker") == []
 
 
