@@ -188,6 +188,7 @@ def _facts(report: DeployReport) -> str:
         ),
         ("Rollback, rehearsed", rehearsal.rollback_sentence if rehearsal else ""),
         ("Blocked longest, on the clone", _longest(rehearsal)),
+        ("Waited longest, light traffic there", _waited(rehearsal)),
         _approval(row),
     ]
     rows = [(name, plain(text)) for name, text in facts if text]
@@ -258,6 +259,12 @@ def _snapshot(report: DeployReport) -> str:
 def _longest(rehearsal: Rehearsal | None) -> str:
     found = lock_budget.excesses(rehearsal, 0) if rehearsal else ()
     return max(found, key=lambda each: each.ms).sentence if found else ""
+
+
+def _waited(rehearsal: Rehearsal | None) -> str:
+    steps = rehearsal.migrations if rehearsal else ()
+    waits = [(each.waited_ms, each.label) for each in steps if each.waited_ms is not None]
+    return "{:.0f} ms, while {} was applied".format(*max(waits)) if waits else ""
 
 
 def _copy_checks(row: Deploy) -> str:

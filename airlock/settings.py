@@ -68,6 +68,7 @@ class ClonePolicy(_Section):
 
     dev_url_env: str | None = None
     compare_max_bytes: Annotated[int, Field(ge=0)] = 20 * 2**30
+    traffic_sessions: Annotated[int, Field(ge=0, le=16)] = 0
 
 
 class ServiceSettings(_Section):

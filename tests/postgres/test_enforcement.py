@@ -87,6 +87,20 @@ async def test_who_was_kept_waiting_too_long_on_the_clone_stops_the_deploy_befor
     assert "| Blocked longest, on the clone | 001_score.sql, line 6: ALTER TABLE deals ADD" in text
 
 
+async def test_light_traffic_on_the_clone_says_how_long_it_waited(project: Project):
+    await project.execute(DEALS)
+    settle(project, '"DEV_URL"', '"DEV_URL"\ntraffic_sessions = 2')
+    project.write(1, f"{ALTER[0]}\nSELECT pg_sleep(0.3);", ALTER[1], name="score")
+    project.write(2, "CREATE TABLE new (id int);", "DROP TABLE new;")
+    lease = await opened(project)
+    score, new = (await steps.rehearse(lease)).migrations
+    assert score.waited_ms is not None
+    assert score.waited_ms > 250
+    assert new.waited_ms is not None
+    read = await steps.read_report(project.target, lease.deploy)
+    assert "ms, while 001\\_score was applied" in report.markdown(read)
+
+
 HARMLESS = {
     "a table that the plan makes": ("CREATE TABLE new (id int);\nDROP TABLE new;", "SELECT 1;"),
     "an index that is built concurrently": (
