@@ -61,7 +61,7 @@ async def going(
             await stack.enter_async_context(postgres.connect(url, purpose="rehearsal traffic"))
             for _ in range(sessions)
         ]
-        tables = await _tables(connected[0], relations) if connected else []
+        tables = await _tables(connected[0], relations) if connected else ()
         if not tables:
             yield None
             return
@@ -78,13 +78,13 @@ async def going(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _tables(conn: postgres.Conn, relations: Iterable[str]) -> Sequence[str]:
+async def _tables(conn: postgres.Conn, relations: Iterable[str]) -> tuple[str, ...]:
     rows = await conn.fetch(
         "SELECT r.name FROM pg_catalog.unnest($1::text[]) AS r (name) JOIN pg_catalog.pg_class AS c"
         " ON c.oid = pg_catalog.to_regclass(r.name) WHERE c.relkind IN ('r', 'p') ORDER BY r.name",
         sorted(set(relations)),
     )
-    return [row["name"] for row in rows]
+    return tuple(row["name"] for row in rows)
 
 
 async def _session(

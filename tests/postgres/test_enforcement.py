@@ -95,10 +95,10 @@ async def test_light_traffic_on_the_clone_says_how_long_it_waited(project: Proje
     lease = await opened(project)
     score, new = (await steps.rehearse(lease)).migrations
     assert score.waited_ms is not None
-    assert score.waited_ms > 250
+    assert score.waited_ms > 100
     assert new.waited_ms is not None
     read = await steps.read_report(project.target, lease.deploy)
-    assert "ms, while 001\\_score was applied" in report.markdown(read)
+    assert "ms, while 001_score was applied" in report.markdown(read)
 
 
 HARMLESS = {
