@@ -22,6 +22,7 @@ from airlock.request import Gate
 
 if TYPE_CHECKING:
     from airlock.drift import DriftReport
+    from airlock.effects import World
     from airlock.ledger import Deploy
     from airlock.masking import Table
     from airlock.plan import Plan
@@ -74,7 +75,13 @@ def _print(value: object) -> None:
 
 
 @app.command()
-def new(description: Annotated[str, typer.Argument(help="What it does, in a few words.")]) -> None:
+def new(
+    description: Annotated[str, typer.Argument(help="What it does, in a few words.")],
+    phase: Annotated[
+        migration.Phase,
+        typer.Option(help="When it is applied: before the new release, or after it is healthy."),
+    ] = "expand",
+) -> None:
     """Create the next migration file from the template."""
     project = settings.load()
     slug = migration.slug(description)
@@ -90,6 +97,7 @@ def new(description: Annotated[str, typer.Argument(help="What it does, in a few 
             title=title[:1].upper() + title[1:],
             author=_requester(),
             date=f"{datetime.now().astimezone():%Y-%m-%d}",
+            phase="-- Phase: contract\n" if phase == "contract" else "",
         ),
         encoding="utf-8",
     )
@@ -131,6 +139,55 @@ def _findings(path: Path) -> list[str]:
     return []
 
 
+@app.command()
+def effects(
+    file: Annotated[Path, typer.Argument(help="A file of SQL statements; - reads from a pipe.")],
+    database: Annotated[
+        str | None, typer.Option(help="Look at this database's tables: a URL, or a target's name.")
+    ] = None,
+    pg: Annotated[int, typer.Option(min=13, max=18, help="Version, without a database.")] = 18,
+    as_json: AsJson = False,
+) -> None:
+    """Predict what each statement locks, rewrites, reads and drops. Changes nothing."""
+    from airlock.effects import predict, render
+
+    source = "the statements" if str(file) == "-" else file.name
+    parsed = migration.statements_of(source, _read_text(file))
+    found = predict(parsed, _world(database, pg))
+    if as_json:
+        return _print(render.as_data(found))
+    typer.echo("\n".join(render.as_text(found)))
+    return None
+
+
+def _read_text(file: Path) -> str:
+    try:
+        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise Refused(f"{file} cannot be read: {error.strerror}. Name a file of SQL.") from error
+    except UnicodeDecodeError as error:
+        raise Refused(f"{file} is not UTF-8. Save it as UTF-8.") from error
+
+
+def _world(database: str | None, major: int) -> World:
+    """What is in the database, or nothing but a version."""
+    from airlock.effects import World
+
+    if database is None:
+        return World(major=major)
+    url = database if "://" in database else settings.target(database).database_url
+
+    async def read() -> World:
+        from airlock import postgres
+        from airlock.surroundings import read_world
+
+        async with postgres.connect(url, purpose="effects", limit_s=postgres.CATALOGUE_S) as conn:
+            return await read_world(conn)
+
+    return _run(read())
+
+
 # ---------------------------------------------------------------- looking
 
 
@@ -152,7 +209,8 @@ def plan(
         typer.echo("Nothing to do.")
         return
     for each in planned.migrations:
-        typer.echo(f"  {each.label}  {each.purpose or each.title}")
+        when = "  (contract: after the release is healthy)" if each.phase == "contract" else ""
+        typer.echo(f"  {each.label}  {each.purpose or each.title}{when}")
         for segment in migration.script(each.forward):
             for statement in segment.statements:
                 outside = "" if segment.transactional else "  (outside a transaction)"
@@ -170,6 +228,7 @@ def _plan_as_json(planned: Plan) -> dict[str, object]:
                 "version": each.version,
                 "file": each.file,
                 "purpose": each.purpose,
+                "phase": each.phase,
                 "checksum": each.checksum,
                 "statements": [
                     {

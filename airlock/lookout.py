@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from airlock import ledger, postgres
@@ -102,16 +102,16 @@ async def before_apply(
     lease: Lease,
     migrations: Sequence[RehearsedMigration],
     *,
-    done: Collection[str],
+    may_stop: bool,
     budget: Budget,
 ) -> None:
     """Look, name who is there, and wait for dumps and for vacuums against wraparound.
 
-    done: labels of what is applied already, by an earlier runner of this deploy.
+    migrations: those that are still to come.
     Raises Transient where one of these stays for as long as all tries of a transaction may take,
-    and nothing is applied yet; the deploy begins anew then.
+    if the deploy may stop here; where something is touched already, to stop is worse than to try.
     """
-    locks = wanted(each for each in migrations if each.label not in done)
+    locks = wanted(migrations)
     if not locks:
         return
     deadline = time.monotonic() + budget.tries * (budget.lock_timeout_ms + budget.pause_ms) / 1000
@@ -126,8 +126,8 @@ async def before_apply(
         if not (staying := _staying(found, locks)):
             return
         if time.monotonic() >= deadline:
-            if done:
-                return  # to stop half-way is worse than to try
+            if not may_stop:
+                return
             raise Transient(
                 f"{lease.target} was not begun: {'; '.join(each.sentence for each in staying)}. "
                 "Nothing changed. Wait until that is over (pg_stat_activity), then run: "

@@ -1,4 +1,4 @@
-"""What each statement really did, measured on the clone.
+"""What each statement really did, measured on the clone, beside what was predicted there.
 
 From inside the statement's own transaction: the locks it added, the files it replaced, the scans
 and the WAL it caused. A statement that runs outside a transaction holds no lock afterwards, so a
@@ -16,8 +16,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from airlock import postgres
-from airlock.effects import Effect, LockMode, StatementEffects, needs_no_transaction
+from airlock.effects import (
+    Effect,
+    LockMode,
+    StatementEffects,
+    World,
+    needs_no_transaction,
+    predict_one,
+)
 from airlock.postgres import Conn
+from airlock.surroundings import read_world
 from airlock.syntax import Statement
 
 POLL_S = 0.002
@@ -43,6 +51,7 @@ class Measurement:
     """
 
     url: str
+    _world: World | None = None
     _known: dict[int, _Relation] | None = None
     _done: list[tuple[StatementEffects, bool]] = field(
         default_factory=list[tuple[StatementEffects, bool]]
@@ -51,6 +60,9 @@ class Measurement:
     async def execute(self, conn: Conn, statement: Statement) -> None:
         """Run one statement and measure it; what ``apply.Runner`` calls on the clone."""
         alone = needs_no_transaction(statement)
+        if self._world is None:
+            self._world = await read_world(conn)
+        predicted = predict_one(statement, self._world)
         before, held, wal = await _relations(conn), await _locks(conn), await _wal(conn)
         self._known = known = before if self._known is None else self._known
         before = {oid: relation for oid, relation in before.items() if oid in known}
@@ -71,8 +83,11 @@ class Measurement:
             seconds=seconds,
             wal_bytes=await _wal(conn) - wal,
             rows=_rows(status),
-            effects=_effects(before, await _relations(conn), held, locks),
+            effects=_effects(before, await _relations(conn), held, locks, alone=alone),
+            predicted=predicted.effects,
+            unknown=predicted.unknown,
         )
+        self._world.apply(statement)
         self._done.append((effects, alone))
 
     @asynccontextmanager
@@ -122,14 +137,25 @@ def _effects(
     after: Mapping[int, _Relation],
     held: _Locks,
     locks: Mapping[_Lock, float],
+    *,
+    alone: bool,
 ) -> tuple[Effect, ...]:
     """locks: those that the statement held, each with its seconds."""
     strongest: dict[int, LockMode] = {}
     for oid, mode in locks:
         if oid in before:
             strongest[oid] = max(mode, strongest.get(oid, mode))
+    for oid in strongest if alone else ():
+        # REINDEX CONCURRENTLY takes its last lock on an index that nobody uses any more.
+        if oid not in after and before[oid].name in {each.name for each in after.values()}:
+            strongest[oid] = min(strongest[oid], LockMode.SHARE_UPDATE_EXCLUSIVE)
+    # A rebuilt index may have another OID: what took its name took its place.
+    named = {relation.name: relation for relation in after.values()}
     rewritten = {
-        oid for oid in before.keys() & after.keys() if after[oid].filenode != before[oid].filenode
+        oid
+        for oid, relation in before.items()
+        if (now := after.get(oid) or named.get(relation.name)) is not None
+        and now.filenode != relation.filenode
     }
     scanned = {oid for oid in before.keys() & after.keys() if after[oid].scans > before[oid].scans}
     # An earlier statement of the transaction may have taken the lock under which this one works.
@@ -138,7 +164,7 @@ def _effects(
         Effect(
             relation=before[oid].name,
             lock=strongest[oid],
-            held_s=locks[oid, strongest[oid]],
+            held_s=max(s for (o, mode), s in locks.items() if o == oid and mode >= strongest[oid]),
             rewrites=oid in rewritten,
             scans=oid in scanned,
         )

@@ -11,14 +11,19 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 from airlock import effects, syntax
 from airlock.errors import Refused
+
+# When a migration is applied: before the new release serves, or after it is healthy.
+Phase = Literal["expand", "contract"]
 
 # A version fits a bigint, so that numbers made of a date and a time do.
 NAME = re.compile(r"(?P<version>[0-9]{3,18})_(?P<name>[a-z0-9][a-z0-9_]*)\.sql")
 _MARKER = re.compile(r"--[\s=\-*#]*rollback notes?[\s:=\-*#]*", re.IGNORECASE)
 _HEADER = re.compile(r"--\s*(Purpose|Author|Date):\s*(.*)")
+_PHASE = re.compile(r"--\s*Phase:\s*(.*)", re.IGNORECASE)
 _TITLE = re.compile(r"--\s*Migration\s+\w+:\s*(.*)", re.IGNORECASE)
 _END = re.compile(r";\s*(--.*)?$")
 _STAR = re.compile(r"^\s*\*\s")
@@ -58,6 +63,7 @@ class Migration:
     checksum: str
     forward: str
     reverse: str
+    phase: Phase = "expand"
 
     @property
     def label(self) -> str:
@@ -142,12 +148,42 @@ def parse(source: MigrationFile) -> Migration:
         checksum=source.checksum,
         forward=forward,
         reverse=_reverse(source.file, lines[marker + 1 :], first_line=marker + 2),
+        phase=_phase(source.file, head),
     )
 
 
+def _phase(file: str, head: list[str]) -> Phase:
+    """The phase that the header names. What is not understood would be applied too early."""
+    named: dict[str, int] = {}
+    for number, match in enumerate(map(_PHASE.fullmatch, head), 1):
+        if match:
+            named.setdefault(match[1].lower(), number)
+    for word, number in named.items():
+        if word not in get_args(Phase):
+            raise Refused(
+                f"{file}, line {number}: {word!r} is no phase; expected expand (the default, "
+                "before the new release serves) or contract (after it is healthy). Mend the line, "
+                "or begin it with another word if it is a remark."
+            )
+    if len(named) > 1:
+        raise Refused(
+            f"{file}, line {max(named.values())}: the file names both phases. Leave one of the "
+            "lines, or divide it into two migrations."
+        )
+    return cast("Phase", next(iter(named), "expand"))
+
+
 def _check_forward(file: str, sql: str) -> None:
+    statements = statements_of(file, sql)
+    if not statements:
+        raise Refused(f"{file} holds nothing but comments. Write the forward SQL above the notes.")
+    _check_statements(file, statements)
+
+
+def statements_of(file: str, sql: str) -> tuple[syntax.Statement, ...]:
+    """The statements of a text. Raises Refused naming the line of what is not SQL."""
     try:
-        statements = syntax.parse(sql)
+        return syntax.parse(sql)
     except syntax.SqlError as error:
         lines = sql.split("\n")
         for number, line in enumerate(lines[: error.line], 1):
@@ -160,9 +196,6 @@ def _check_forward(file: str, sql: str) -> None:
                 "Write the SQL itself; Airlock sends the file to the server."
             ) from error
         raise Refused(f"{file}, line {error.line}: {error.message}. Mend the SQL.") from error
-    if not statements:
-        raise Refused(f"{file} holds nothing but comments. Write the forward SQL above the notes.")
-    _check_statements(file, statements)
 
 
 def _check_statements(file: str, statements: Iterable[syntax.Statement]) -> None:
@@ -293,7 +326,7 @@ TEMPLATE = """\
 -- Purpose: Clear description of what this migration does
 -- Author: {author}
 -- Date: {date}
-
+{phase}
 -- ==============================================
 -- FORWARD MIGRATION
 -- ==============================================
