@@ -43,10 +43,12 @@ _FIRST = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
-    """A session that may keep the plan waiting. relation: on which it holds a lock; None: on none
-    of them yet.
+    """A session that may keep the plan waiting.
+
+    relation: on which it holds a lock; None: on none of them yet.
     """
 
+    pid: int
     description: str
     relation: str | None
     is_dump: bool
@@ -88,6 +90,7 @@ async def look(conn: Conn, locks: Mapping[str, LockMode]) -> tuple[Neighbour, ..
     rows = await conn.fetch(postgres.query("lookout"), names, modes, LONG_S, OLD_S)
     return tuple(
         Neighbour(
+            pid=row["pid"],
             description=row["description"],
             relation=row["relation"],
             is_dump=row["is_dump"],
@@ -115,14 +118,13 @@ async def before_apply(
     if not locks:
         return
     deadline = time.monotonic() + budget.tries * (budget.lock_timeout_ms + budget.pause_ms) / 1000
-    told = ""
+    told: set[tuple[int, str | None]] = set()
     while found := await look(conn, locks):
-        said = "; ".join(each.sentence for each in found)
-        if not told:
+        if news := [each for each in found if (each.pid, each.relation) not in told]:
+            said = "; ".join(each.sentence for each in news)
             await ledger.event(conn, lease, STEP, "done", said)
-        if not told or said.count(";") != told.count(";"):
             log.info("Before the apply: %s", said)
-        told = said
+            told |= {(each.pid, each.relation) for each in news}
         if not (staying := _staying(found, locks)):
             return
         if time.monotonic() >= deadline:
