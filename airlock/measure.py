@@ -16,9 +16,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from airlock import postgres
+from airlock.backfill import Observe
 from airlock.effects import (
     Effect,
     LockMode,
+    Prediction,
     StatementEffects,
     World,
     needs_no_transaction,
@@ -53,6 +55,7 @@ class Measurement:
     url: str
     _world: World | None = None
     _known: dict[int, _Relation] | None = None
+    # With each whether it says how long its locks were held; if not, to the end of its transaction.
     _done: list[tuple[StatementEffects, bool]] = field(
         default_factory=list[tuple[StatementEffects, bool]]
     )
@@ -60,12 +63,8 @@ class Measurement:
     async def execute(self, conn: Conn, statement: Statement) -> None:
         """Run one statement and measure it; what ``apply.Runner`` calls on the clone."""
         alone = needs_no_transaction(statement)
-        if self._world is None:
-            self._world = await read_world(conn)
-        predicted = predict_one(statement, self._world)
-        before, held, wal = await _relations(conn), await _locks(conn), await _wal(conn)
-        self._known = known = before if self._known is None else self._known
-        before = {oid: relation for oid, relation in before.items() if oid in known}
+        predicted, world = await self._predicted(conn, statement)
+        before, held, wal = await self._before(conn), await _locks(conn), await _wal(conn)
         if alone:
             async with self._polling(conn.get_server_pid()) as seen:
                 began = time.monotonic()
@@ -87,8 +86,50 @@ class Measurement:
             predicted=predicted.effects,
             unknown=predicted.unknown,
         )
-        self._world.apply(statement)
+        world.apply(statement)
         self._done.append((effects, alone))
+
+    @asynccontextmanager
+    async def batches(self, conn: Conn, statement: Statement) -> AsyncGenerator[Observe]:
+        """Measure a statement that runs in many transactions, in each of which it is told of them.
+
+        All do the same, so locks and scans are those of the first.
+        """
+        predicted, _ = await self._predicted(conn, statement)
+        before, wal, began = await self._before(conn), await _wal(conn), time.monotonic()
+        rows, longest_s = 0, 0.0
+        effects: tuple[Effect, ...] | None = None
+
+        async def observe(changed: int, seconds: float) -> None:
+            nonlocal rows, longest_s, effects
+            rows, longest_s = rows + changed, max(longest_s, seconds)
+            if effects is None:
+                after = await _relations(conn)
+                locks = dict.fromkeys(await _locks(conn), seconds)
+                effects = _effects(before, after, frozenset(), locks, alone=False)
+
+        yield observe
+        measured = StatementEffects(
+            line=statement.line,
+            statement=statement.summary,
+            seconds=time.monotonic() - began,
+            wal_bytes=await _wal(conn) - wal,
+            rows=rows,
+            effects=tuple(replace(each, held_s=longest_s) for each in effects or ()),
+            predicted=predicted.effects,
+            unknown=predicted.unknown,
+        )
+        self._done.append((measured, True))
+
+    async def _predicted(self, conn: Conn, statement: Statement) -> tuple[Prediction, World]:
+        if self._world is None:
+            self._world = await read_world(conn)
+        return predict_one(statement, self._world), self._world
+
+    async def _before(self, conn: Conn) -> dict[int, _Relation]:
+        before = await _relations(conn)
+        self._known = known = before if self._known is None else self._known
+        return {oid: relation for oid, relation in before.items() if oid in known}
 
     @asynccontextmanager
     async def _polling(self, pid: int) -> AsyncGenerator[dict[_Lock, tuple[float, float]]]:
