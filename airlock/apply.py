@@ -7,10 +7,9 @@ between is repaired by looking at the catalogue.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import random
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,13 +19,15 @@ import asyncpg
 from airlock import ledger, leftovers, migration, postgres
 from airlock.backfill import Batches, Walk
 from airlock.batch import Backfill
-from airlock.effects import Segment
-from airlock.errors import Broken, Transient
+from airlock.effects import Segment, StatementEffects
+from airlock.errors import Broken
 from airlock.introspection import for_version
 from airlock.ledger import Direction, Lease
 from airlock.migration import Migration
+from airlock.patience import Patience
 from airlock.plan import AppliedMigration
 from airlock.postgres import Conn
+from airlock.restraint import Restraint, has_own_limit
 from airlock.settings import Budget
 from airlock.syntax import Statement
 from airlock.throttle import Throttle
@@ -68,6 +69,7 @@ class _Script:
 
     skip: segments that are done. begun: the one after them may have been run as well.
     halfway: what it undoes was done in part only.
+    restraint: what it is held to; None where nothing is known of it, or it is the rehearsal itself.
     """
 
     source: str
@@ -79,15 +81,10 @@ class _Script:
     begun: bool
     halfway: bool = False
     before: Before | None = None
+    restraint: Restraint | None = None
 
     def was_begun(self, number: int) -> bool:
         return self.halfway or (self.begun and number == self.skip + 1)
-
-    @property
-    def has_own_limit(self) -> bool:
-        """Whether it says itself how long its statements may take."""
-        statements = (each for segment in self.segments for each in segment.statements)
-        return any(each.node.get("name") == "statement_timeout" for each in statements)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,6 +96,8 @@ class Runner:
     throttle: of backfills, where others use the database.
     begun: what this deploy did before, by version, where the caller read it for a whole plan; each
         migration's row is read by itself otherwise.
+    rehearsed: what the clone saw of each migration, by label; what is known there is the measure
+        for what may happen here.
     """
 
     url: str
@@ -109,7 +108,11 @@ class Runner:
     batches: Batches | None = None
     throttle: Throttle | None = None
     begun: Mapping[int, AppliedMigration] | None = None
+    rehearsed: Mapping[str, tuple[StatementEffects, ...]] = field(
+        default_factory=dict[str, tuple[StatementEffects, ...]]
+    )
     _limits: str | None = field(default=None, init=False)
+    _patience: Patience | None = field(default=None, init=False)
 
     async def forward(self, step: Migration, *, position: int) -> None:
         """Apply one migration, or what the ledger says is left of it.
@@ -135,6 +138,7 @@ class Runner:
                 record=record,
                 skip=row.segments_done if row is not None and row.state != "rolled_back" else 0,
                 begun=row is not None and row.state == "started",
+                restraint=self._restraint(step, segments),
             )
         )
         log.info("Applied %s", step.label)
@@ -169,6 +173,10 @@ class Runner:
             )
         )
         log.info("Rolled back %s", row.label)
+
+    def _restraint(self, step: Migration, segments: tuple[Segment, ...]) -> Restraint | None:
+        seen = self.rehearsed.get(step.label)
+        return Restraint.of(seen, segments, self.budget) if seen else None
 
     async def _row(self, version: int) -> AppliedMigration | None:
         if self.begun is not None:
@@ -206,35 +214,41 @@ class Runner:
     # ------------------------------------------------------------ in a transaction
 
     async def _transaction(self, script: _Script, number: int, *, end: str) -> None:
-        source, segment = script.source, script.segments[number - 1]
+        segment = script.segments[number - 1]
         forgiven = _HALFWAY if script.halfway else ()
+        guard = unguard = ""
+        if script.restraint is not None:
+            guard, unguard = script.restraint.around(self.conn, self.lease, segment)
         # A COMMIT has its own time, for what was deferred to it.
         limit_s = 2 * self.budget.statement_timeout_s + postgres.CALL_S
-        if script.has_own_limit:
+        if has_own_limit(script.segments):
             limit_s = max(limit_s, postgres.TABLES_S)
 
         async def attempt() -> None:
             with postgres.within(self.conn, limit_s):
-                async with self._holding():
+                async with self._holding(guard):
                     if script.before is not None:
                         await script.before(self.conn)
                     *first, last = segment.statements
                     for statement in first:
-                        await self._execute(source, statement, forgiven=forgiven)
-                    close = f"{_OUR_ROLE}; {script.record(number)}; {end}"
-                    await self._execute(source, last, forgiven=forgiven, close=close)
+                        await self._execute(script, statement, forgiven=forgiven)
+                    close = f"{_OUR_ROLE}; {unguard} {script.record(number)}; {end}"
+                    await self._execute(script, last, forgiven=forgiven, close=close)
 
-        await self._patiently(source, attempt)
+        await self._patiently(script.source, attempt)
 
     @asynccontextmanager
-    async def _holding(self) -> AsyncGenerator[None]:
+    async def _holding(self, guard: str = "") -> AsyncGenerator[None]:
         """A transaction within the budget that holds the fence. The block's last message ends it.
 
+        guard: SQL for its begin.
         Few messages: many small migrations wait for those more than for anything else.
         """
         try:
             limits = await self._transaction_limits()
-            await ledger.check_fence(self.conn, self.lease, begin=f"BEGIN; {limits}")
+            if self._lock_ms != self.budget.lock_timeout_ms:
+                limits += f"SET LOCAL lock_timeout = {self._lock_ms};"
+            await ledger.check_fence(self.conn, self.lease, begin=f"BEGIN; {limits}{guard}")
             yield
         except BaseException:
             if not self.conn.is_closed():
@@ -262,7 +276,7 @@ class Runner:
 
     async def _execute(
         self,
-        source: str,
+        script: _Script,
         statement: Statement,
         *,
         forgiven: tuple[str, ...] = (),
@@ -276,50 +290,42 @@ class Runner:
         """
         together = close if self.execute is None and not forgiven else ""
         inside = self.conn.is_in_transaction()
+        limit = script.restraint.limit(statement) if script.restraint and inside else ""
+        began = time.monotonic()
         try:
             if forgiven and inside:
                 await self.conn.execute("SAVEPOINT airlock_statement")
             if self.execute is None:
-                await self.conn.execute(f"{statement.text}\n;{together}")
+                await self.conn.execute(f"{limit}{statement.text}\n;{together}")
             else:
                 await self.execute(self.conn, statement)
         except asyncpg.PostgresError as error:
             if postgres.sqlstate(error) in forgiven:
                 if inside:
                     await self.conn.execute("ROLLBACK TO SAVEPOINT airlock_statement")
-                log.info("%s: %s is not needed: %s", source, statement.summary, error)
+                log.info("%s: %s is not needed: %s", script.source, statement.summary, error)
             # A COMMIT that fails has ended its transaction: a deferred constraint.
             elif postgres.is_transient(error) or (together and not self.conn.is_in_transaction()):
                 raise
             else:
-                where = f"{source}, line {statement.line}: {statement.summary}"
-                raise Broken(f"{where} failed: {postgres.wording(error)}") from error
+                where = f"{script.source}, line {statement.line}: {statement.summary}"
+                why = f"failed: {postgres.wording(error)}"
+                if script.restraint is not None:
+                    why = script.restraint.why(statement, error, time.monotonic() - began) or why
+                raise Broken(f"{where} {why}") from error
         if close and not together:
             await self.conn.execute(close)
 
     async def _patiently(self, source: str, attempt: Callable[[], Awaitable[None]]) -> None:
         """Try until the locks are had; between tries the queue behind us drains."""
-        watch = Blockers(url=self.url, pid=self.conn.get_server_pid())
-        budget = self.budget
-        for number in range(1, budget.tries + 1):
-            try:
-                async with watch.looking(after_s=budget.lock_timeout_ms / 2000):
-                    await attempt()
-            except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
-                named = watch.seen or "somebody who was gone when we looked"
-                if number == budget.tries:
-                    raise Transient(
-                        f"{source}: the lock was not to be had in {number} tries of "
-                        f"{budget.lock_timeout_ms} ms; held by {named}. Nothing changed. End that "
-                        "session or wait for it, then run the deploy again."
-                    ) from error
-                log.info("%s: try %d waits for %s", source, number, named)
-                # Jitter, so that two waiters do not meet again and again.
-                await asyncio.sleep(budget.pause_ms / 1000 * random.uniform(0.5, 1.5))  # noqa: S311
-            except (*postgres.DRIVER_ERRORS, OSError) as error:
-                raise postgres.translate(error, source) from error
-            else:
-                return
+        self._patience = Patience(
+            url=self.url, conn=self.conn, lease=self.lease, budget=self.budget
+        )
+        await self._patience.until_had(source, attempt)
+
+    @property
+    def _lock_ms(self) -> int:
+        return self._patience.lock_ms if self._patience else self.budget.lock_timeout_ms
 
     # ------------------------------------------------------------ in many transactions
 
@@ -382,7 +388,7 @@ class Runner:
         if script.halfway:
             forgiven += _HALFWAY
         try:
-            await self._execute(script.source, statement, forgiven=forgiven)
+            await self._execute(script, statement, forgiven=forgiven)
         except BaseException:
             if not self.conn.is_closed():
                 with contextlib.suppress(*postgres.DRIVER_ERRORS):
@@ -391,7 +397,7 @@ class Runner:
 
     async def _limit_session(self, statement: Statement) -> None:
         # Waiting concurrently blocks nobody, so it is bounded by the build's time alone.
-        lock_ms = 0 if _is_concurrent(statement) else self.budget.lock_timeout_ms
+        lock_ms = 0 if _is_concurrent(statement) else self._lock_ms
         timeout_ms = self.budget.build_timeout_s * 1000
         await self.conn.execute(
             f"SET lock_timeout = {lock_ms}; SET statement_timeout = {timeout_ms:.0f};"
@@ -441,39 +447,3 @@ def _is_concurrent(statement: Statement) -> bool:
         "ReindexStmt",
         "AlterTableStmt",
     )
-
-
-@dataclass(slots=True, kw_only=True)
-class Blockers:
-    """Names whoever keeps our session waiting, seen from a second connection."""
-
-    url: str
-    pid: int
-    seen: str = field(default="")
-
-    @asynccontextmanager
-    async def looking(self, *, after_s: float) -> AsyncGenerator[None]:
-        loop = asyncio.get_running_loop()
-        tasks: list[asyncio.Task[None]] = []
-        # A timer, since most migrations are done before a task would have begun.
-        timer = loop.call_later(
-            after_s, lambda: tasks.append(loop.create_task(self._look(after_s)))
-        )
-        try:
-            yield
-        finally:
-            timer.cancel()
-            for task in tasks:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-
-    async def _look(self, after_s: float) -> None:
-        # To name the blocker is a courtesy; failing at it must not fail the migration.
-        with contextlib.suppress(Exception):
-            async with postgres.connect(self.url, purpose="blockers") as conn:
-                while True:
-                    rows = await conn.fetch(postgres.query("blockers"), self.pid)
-                    if rows:
-                        self.seen = "; ".join(row["description"] for row in rows)
-                    await asyncio.sleep(max(after_s, 0.05))

@@ -6,7 +6,7 @@ What a step needs it reads from the ledger, and what an undo will need it leaves
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,6 +16,8 @@ from airlock import (
     client,
     health,
     ledger,
+    lock_budget,
+    lookout,
     outbox,
     postgres,
     preview,
@@ -47,7 +49,7 @@ from airlock.request import DeployRequest
 from airlock.rollback import Undone
 from airlock.service import Instance, Restart
 from airlock.service import log as service_log
-from airlock.settings import Target
+from airlock.settings import Budget, Target
 from airlock.snapshot import Snapshot
 from airlock.throttle import Throttle
 
@@ -179,13 +181,18 @@ async def _known_snapshot(target: Target, row: Deploy) -> Snapshot | None:
 async def rehearse(lease: Lease) -> Rehearsal:
     """Run the plan on the restored snapshot, there and back and there again.
 
-    Not if this deploy was rehearsed already.
+    Not if this deploy was rehearsed already. Raises Refused, the rehearsal in the ledger, where it
+    kept others waiting for longer than the target allows.
     """
     target = settings.target(lease.target)
     async with ledger.journal(target, lease, "rehearse") as conn:
         row = await ledger.deploy(conn, lease.deploy)
+        skip = (await _request(conn, lease)).skip
         if row.state not in ("planned", "snapshotted"):
-            return _rehearsed(row, row.planned)
+            rehearsed = _rehearsed(row, row.planned)
+            if row.state in ledger.UNTOUCHED:
+                lock_budget.check(target, rehearsed, skip=skip)
+            return rehearsed
         source = record.load(Snapshot, _needed(row.snapshot, "snapshot"))
         await snapshot.check_origin(source, target, head=row.planned.head)
         cast = await _cast(conn, target, row)
@@ -201,6 +208,7 @@ async def rehearse(lease: Lease) -> Rehearsal:
             rehearsal=record.dump(rehearsed),
             schema_expected=fingerprint,
         )
+        lock_budget.check(target, rehearsed, skip=skip)
     return rehearsed
 
 
@@ -384,7 +392,7 @@ async def apply_plan(lease: Lease) -> Applied:
             rehearsed = _rehearsed(row, todo)
             _check_approved(row, rehearsed)
             await _check_schema(conn, lease, rehearsed)
-            await run_plan(conn, lease, todo, "expand")
+            await run_plan(conn, lease, todo, "expand", rehearsed)
     return Applied(migrations=tuple(each.label for each in todo.of_phase("expand")))
 
 
@@ -401,7 +409,7 @@ async def apply_contract(lease: Lease) -> Applied:
             rehearsed = _rehearsed(row, todo)
             _check_healthy(target, row)
             await _check_schema(conn, lease, rehearsed)
-            await run_plan(conn, lease, todo, "contract")
+            await run_plan(conn, lease, todo, "contract", rehearsed)
     return Applied(migrations=tuple(each.label for each in todo.of_phase("contract")))
 
 
@@ -420,11 +428,23 @@ _STATES: Mapping[Phase, tuple[State, State]] = {
 }
 
 
-async def run_plan(conn: Conn, lease: Lease, todo: Plan, phase: Phase = "expand") -> None:
-    """Every migration of one phase, on a connection of its own. The apply without its checks."""
+async def run_plan(
+    conn: Conn,
+    lease: Lease,
+    todo: Plan,
+    phase: Phase = "expand",
+    rehearsed: Rehearsal | None = None,
+) -> None:
+    """Every migration of one phase, on a connection of its own. The apply without its checks.
+
+    rehearsed: what it is held to; None where nothing is known of it.
+    """
     target = settings.target(lease.target)
     lock_ms = (await _request(conn, lease)).lock_timeout_ms or target.budget.lock_timeout_ms
+    budget = target.budget.model_copy(update={"lock_timeout_ms": lock_ms})
     begun, done = _STATES[phase]
+    seen = rehearsed.migrations if rehearsed else ()
+    await _look_out(conn, lease, todo, phase, seen, budget)
     await ledger.advance(conn, lease, begun)
     purpose = sessions.apply_name(lease)
     async with postgres.connect(target.database_url, purpose=purpose) as production:
@@ -434,16 +454,33 @@ async def run_plan(conn: Conn, lease: Lease, todo: Plan, phase: Phase = "expand"
             url=target.database_url,
             conn=production,
             lease=lease,
-            budget=target.budget.model_copy(update={"lock_timeout_ms": lock_ms}),
+            budget=budget,
             throttle=Throttle(
                 limits=target.backfill, stall_ms=partial(client.recent, target, lease.deploy)
             ),
             begun={row.version: row for row in rows},
+            rehearsed={each.label: each.statements for each in seen},
         )
         for position, each in enumerate(todo.migrations, 1):
             if each.phase == phase:
                 await runner.forward(each, position=position)
     await ledger.advance(conn, lease, done)
+
+
+async def _look_out(
+    conn: Conn,
+    lease: Lease,
+    todo: Plan,
+    phase: Phase,
+    seen: Sequence[RehearsedMigration],
+    budget: Budget,
+) -> None:
+    row = await ledger.deploy(conn, lease.deploy)
+    done = {each.label for each in await ledger.migrations_of(conn, lease.deploy)}
+    left = {each.label for each in todo.of_phase(phase)} - done
+    coming = [each for each in seen if each.label in left]
+    may_stop = row.state in ledger.UNTOUCHED
+    await lookout.before_apply(conn, lease, coming, may_stop=may_stop, budget=budget)
 
 
 def _rehearsed(row: Deploy, todo: Plan) -> Rehearsal:

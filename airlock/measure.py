@@ -2,7 +2,8 @@
 
 From inside the statement's own transaction: the locks it added, the files it replaced, the scans
 and the WAL it caused. A statement that runs outside a transaction holds no lock afterwards, so a
-second connection polls while it runs. WAL is exact only on a quiet server, as the clone is.
+second connection polls while it runs, and says how long each lock was there. WAL is exact only on a
+quiet server, as the clone is.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Mapping
-from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -40,7 +40,8 @@ class _Relation:
     scans: int
 
 
-_Locks = frozenset[tuple[int, LockMode]]
+_Lock = tuple[int, LockMode]
+_Locks = frozenset[_Lock]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,9 +55,9 @@ class Measurement:
     url: str
     _world: World | None = None
     _known: dict[int, _Relation] | None = None
-    # With each how long its locks were held; None: to the end of its transaction.
-    _done: list[tuple[StatementEffects, float | None]] = field(
-        default_factory=list[tuple[StatementEffects, float | None]]
+    # With each whether it says how long its locks were held; if not, to the end of its transaction.
+    _done: list[tuple[StatementEffects, bool]] = field(
+        default_factory=list[tuple[StatementEffects, bool]]
     )
 
     async def execute(self, conn: Conn, statement: Statement) -> None:
@@ -65,27 +66,28 @@ class Measurement:
         predicted, world = await self._predicted(conn, statement)
         before, held, wal = await self._before(conn), await _locks(conn), await _wal(conn)
         if alone:
-            async with self._polling(conn.get_server_pid()) as locks:
+            async with self._polling(conn.get_server_pid()) as seen:
                 began = time.monotonic()
                 status = await conn.execute(statement.text)
                 seconds = time.monotonic() - began
+            locks = {k: min(until - since + POLL_S, seconds) for k, (since, until) in seen.items()}
         else:
             began = time.monotonic()
             status = await conn.execute(statement.text)
             seconds = time.monotonic() - began
-            locks = await _locks(conn)
+            locks = dict.fromkeys(await _locks(conn), seconds)
         effects = StatementEffects(
             line=statement.line,
             statement=statement.summary,
             seconds=seconds,
             wal_bytes=await _wal(conn) - wal,
             rows=_rows(status),
-            effects=_effects(before, await _relations(conn), held, locks, seconds, alone=alone),
+            effects=_effects(before, await _relations(conn), held, locks, alone=alone),
             predicted=predicted.effects,
             unknown=predicted.unknown,
         )
         world.apply(statement)
-        self._done.append((effects, seconds if alone else None))
+        self._done.append((effects, alone))
 
     @asynccontextmanager
     async def batches(self, conn: Conn, statement: Statement) -> AsyncGenerator[Observe]:
@@ -102,8 +104,9 @@ class Measurement:
             nonlocal rows, longest_s, effects
             rows, longest_s = rows + changed, max(longest_s, seconds)
             if effects is None:
-                after, locks = await _relations(conn), await _locks(conn)
-                effects = _effects(before, after, frozenset(), locks, seconds, alone=False)
+                after = await _relations(conn)
+                locks = dict.fromkeys(await _locks(conn), seconds)
+                effects = _effects(before, after, frozenset(), locks, alone=False)
 
         yield observe
         measured = StatementEffects(
@@ -112,15 +115,17 @@ class Measurement:
             seconds=time.monotonic() - began,
             wal_bytes=await _wal(conn) - wal,
             rows=rows,
-            effects=effects or (),
+            effects=tuple(replace(each, held_s=longest_s) for each in effects or ()),
             predicted=predicted.effects,
             unknown=predicted.unknown,
         )
-        self._done.append((measured, longest_s))
+        self._done.append((measured, True))
 
     async def _predicted(self, conn: Conn, statement: Statement) -> tuple[Prediction, World]:
         if self._world is None:
-            self._world = await read_world(conn)
+            # Elsewhere: to look at a table takes a lock on it, too.
+            async with postgres.connect(self.url, limit_s=postgres.CATALOGUE_S) as beside:
+                self._world = await read_world(beside)
         return predict_one(statement, self._world), self._world
 
     async def _before(self, conn: Conn) -> dict[int, _Relation]:
@@ -129,12 +134,14 @@ class Measurement:
         return {oid: relation for oid, relation in before.items() if oid in known}
 
     @asynccontextmanager
-    async def _polling(self, pid: int) -> AsyncGenerator[set[tuple[int, LockMode]]]:
-        seen: set[tuple[int, LockMode]] = set()
+    async def _polling(self, pid: int) -> AsyncGenerator[dict[_Lock, tuple[float, float]]]:
+        """Each lock with the moments at which it was seen first and last."""
+        seen: dict[_Lock, tuple[float, float]] = {}
 
         async def poll(conn: Conn) -> None:
             while True:
-                seen.update(await _locks(conn, pid))
+                locks, now = await _locks(conn, pid), time.monotonic()
+                seen.update({lock: (seen.get(lock, (now, now))[0], now) for lock in locks})
                 await asyncio.sleep(POLL_S)
 
         # Connected before the statement begins: a short one would be over by then.
@@ -152,13 +159,13 @@ class Measurement:
         done, self._done = self._done, []
         taken: list[StatementEffects] = []
         held_s = 0.0
-        for effects, until in reversed(done):
+        for effects, alone in reversed(done):
             # Statements outside transactions lie between them, so they end the earlier one.
-            held_s = 0.0 if until is not None else held_s + effects.seconds
-            until = held_s if until is None else until  # noqa: PLW2901 – as it is from here on
-            taken.append(
-                replace(effects, effects=tuple(replace(e, held_s=until) for e in effects.effects))
-            )
+            held_s = 0.0 if alone else held_s + effects.seconds
+            if not alone:
+                held = tuple(replace(each, held_s=held_s) for each in effects.effects)
+                effects = replace(effects, effects=held)  # noqa: PLW2901 – the same, as it ended
+            taken.append(effects)
         return tuple(reversed(taken))
 
 
@@ -172,11 +179,11 @@ def _effects(
     before: Mapping[int, _Relation],
     after: Mapping[int, _Relation],
     held: _Locks,
-    locks: AbstractSet[tuple[int, LockMode]],
-    seconds: float,
+    locks: Mapping[_Lock, float],
     *,
     alone: bool,
 ) -> tuple[Effect, ...]:
+    """locks: those that the statement held, each with its seconds."""
     strongest: dict[int, LockMode] = {}
     for oid, mode in locks:
         if oid in before:
@@ -195,12 +202,12 @@ def _effects(
     }
     scanned = {oid for oid in before.keys() & after.keys() if after[oid].scans > before[oid].scans}
     # An earlier statement of the transaction may have taken the lock under which this one works.
-    touched = {oid for oid, _ in locks - held} | rewritten | scanned
+    touched = {oid for oid, _ in locks.keys() - held} | rewritten | scanned
     return tuple(
         Effect(
             relation=before[oid].name,
             lock=strongest[oid],
-            held_s=seconds,
+            held_s=max(s for (o, mode), s in locks.items() if o == oid and mode >= strongest[oid]),
             rewrites=oid in rewritten,
             scans=oid in scanned,
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
-from airlock import contents, ledger, postgres, snapshot
+from airlock import contents, ledger, postgres, snapshot, traffic
 from airlock.apply import Runner
 from airlock.catalogue import Catalogue, diff, problems
 from airlock.contents import Contents, Table
@@ -42,7 +42,10 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RehearsedMigration:
-    """One migration as the clone met it."""
+    """One migration as the clone met it.
+
+    waited_ms: the longest wait of light traffic while it was applied again; None without traffic.
+    """
 
     label: str
     seconds: float
@@ -51,6 +54,7 @@ class RehearsedMigration:
     schema_before: str
     schema_after: str
     drops: tuple[Dropped, ...]
+    waited_ms: float | None = None
 
     @property
     def effects(self) -> tuple[Effect, ...]:
@@ -139,7 +143,8 @@ class _Stage:
         compared = {table: columns[table] for table in rows_before.tables}
         rows_after = await self._contents(compared, max_bytes=2**63)
         losses = await self._losses(rows_before, rows_after, columns)
-        await self._again(after)
+        touched = [e.relation for step, _ in forward for e in step.effects if e.relation]
+        waited = await self._again(after, touched)
         releases = await trying.play(
             self.target, self.clone, self.plan, self.cast, self._undo, deploy=self.lease.deploy
         )
@@ -155,8 +160,8 @@ class _Stage:
             schema_after=after.fingerprint,
             checksums=self.plan.checksums,
             migrations=tuple(
-                replace(step, reverse_seconds=seconds)
-                for (step, _), seconds in zip(forward, reverse_s, strict=True)
+                replace(step, reverse_seconds=seconds, waited_ms=waited_ms)
+                for (step, _), seconds, waited_ms in zip(forward, reverse_s, waited, strict=True)
             ),
             verdict="lossy" if losses else "schema only" if not_compared else "exact",
             losses=losses,
@@ -296,9 +301,17 @@ class _Stage:
                 losses.append(what + (f", {lost} rows fewer" if lost > 0 else ""))
             return tuple(losses)
 
-    async def _again(self, expected: Catalogue) -> None:
-        async with self._session() as conn:
+    async def _again(self, expected: Catalogue, touched: Sequence[str]) -> list[float | None]:
+        """Apply it all once more, with traffic where that is wanted; its longest wait for each."""
+        waited: list[float | None] = []
+        sessions = self.target.clone.traffic_sessions
+        async with (
+            self._session() as conn,
+            traffic.going(self.clone.url, touched, sessions) as load,
+        ):
             for position, each in enumerate(self.plan.migrations, 1):
+                if load is not None:
+                    load.take()
                 try:
                     await self._runner(conn).forward(each, position=position)
                 except AirlockError as error:
@@ -306,6 +319,7 @@ class _Stage:
                         f"After its rollback {each.label} cannot be applied again: {error} "
                         "Mend the rollback notes; production is untouched."
                     ) from error
+                waited.append(load.take() if load is not None else None)
             found = await read_catalogue(conn)
         if found.fingerprint != expected.fingerprint:
             raise Refused(
@@ -313,6 +327,7 @@ class _Stage:
                 f"{diff(expected, found).render()}\n"
                 "Mend the rollback notes; production is untouched."
             )
+        return waited
 
 
 def new_problems(before: Catalogue, after: Catalogue) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from airlock import record, timeline
+from airlock import lock_budget, record, timeline
 from airlock.alert import compose
 from airlock.approval import Approval
 from airlock.catalogue import Attributes, Catalogue, SchemaDiff, diff
@@ -234,6 +234,8 @@ def _facts(report: DeployReport) -> str:
             else "",
         ),
         ("Rollback, rehearsed", rehearsal.rollback_sentence if rehearsal else ""),
+        ("Blocked longest, on the clone", _longest(rehearsal)),
+        ("Waited longest, light traffic there", _waited(rehearsal)),
         _approval(row),
     ]
     rows = [(name, plain(text)) for name, text in facts if text]
@@ -300,6 +302,17 @@ def _snapshot(report: DeployReport) -> str:
         f"{snapshot.id}, {snapshot.provider}, {snapshot.size_bytes / 2**20:,.1f} MiB in "
         f"{duration(snapshot.seconds)}{age}"
     )
+
+
+def _longest(rehearsal: Rehearsal | None) -> str:
+    found = lock_budget.excesses(rehearsal, 0) if rehearsal else ()
+    return max(found, key=lambda each: each.ms).sentence if found else ""
+
+
+def _waited(rehearsal: Rehearsal | None) -> str:
+    steps = rehearsal.migrations if rehearsal else ()
+    waits = [(each.waited_ms, each.label) for each in steps if each.waited_ms is not None]
+    return "{:.0f} ms, while {} was applied".format(*max(waits)) if waits else ""
 
 
 def _copy_checks(row: Deploy) -> str:

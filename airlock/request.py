@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 # Checks that a person may leave out, with a reason that the ledger keeps.
-Gate = Literal["drift", "smoke", "log_errors", "bake"]
+Gate = Literal["drift", "lock_budget", "smoke", "log_errors", "bake"]
 
 # The bounds of each field, which the forms share.
 Version = Annotated[int, Field(ge=1)]

@@ -11,9 +11,9 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from airlock.errors import Refused
 
@@ -40,6 +40,18 @@ class Budget(_Section):
     build_timeout_s: Positive = 7200
     tries: Annotated[int, Field(ge=1, le=1000)] = 30
     pause_ms: Annotated[int, Field(ge=1, le=60_000)] = 200
+    max_block_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 250
+    blockers: Literal["wait", "cancel", "terminate"] = "wait"
+    blocker_state: Literal["idle in transaction", "any"] = "idle in transaction"
+
+    @model_validator(mode="after")
+    def _check_blockers(self) -> Self:
+        if self.blockers == "cancel" and self.blocker_state != "any":
+            raise ValueError(
+                'blockers = "cancel" does nothing to a session that is idle in transaction: it '
+                'runs no statement. Say "terminate", or blocker_state = "any"'
+            )
+        return self
 
 
 class BackfillSettings(_Section):
@@ -67,6 +79,7 @@ class ClonePolicy(_Section):
     dev_url_env: str | None = None
     compare_max_bytes: Annotated[int, Field(ge=0)] = 20 * 2**30
     try_releases: bool = True
+    traffic_sessions: Annotated[int, Field(ge=0, le=16)] = 0
 
 
 class ServiceSettings(_Section):

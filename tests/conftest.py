@@ -7,7 +7,7 @@ import gc
 import itertools
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,11 +75,14 @@ def servers_dir() -> Iterator[Path]:
 
 
 async def start_server(
-    stack: AsyncExitStack, found: binaries.Binaries, folder: Path
+    stack: AsyncExitStack,
+    found: binaries.Binaries,
+    folder: Path,
+    settings: Mapping[str, str] = TEST_SETTINGS,
 ) -> server.Server:
     """A server with the roles and the template that ``database`` needs."""
     await server.initdb(found, folder)
-    running = server.running(found, folder, port=0, settings=TEST_SETTINGS)
+    running = server.running(found, folder, port=0, settings=settings)
     pg = await stack.enter_async_context(running)
     async with connect(pg.url()) as superuser:
         secret = SUPERUSER_PASSWORD.replace("'", "''")

@@ -206,6 +206,7 @@ database_url_env = "PROD_DATABASE_URL"
 replication_url_env = "PROD_REPLICATION_URL"
 [targets.prod.budget]
 tries = 5
+max_block_ms = 10000
 [targets.prod.clone]
 try_releases = false
 [targets.prod.alerts]

@@ -181,9 +181,9 @@ def _patch_apply(inject: Injector) -> None:
             return work
         return _around(inject, work, f"{inject.step}: {source}, {said}")
 
-    def executing(self: Runner, source: str, *given: Any, **how: Any) -> Any:
-        work = execute(self, source, *given, **how)
-        return around(work, source, "%s its COMMIT") if how.get("close") else work
+    def executing(self: Runner, script: Any, *given: Any, **how: Any) -> Any:
+        work = execute(self, script, *given, **how)
+        return around(work, script.source, "%s its COMMIT") if how.get("close") else work
 
     def announcing(self: Runner, script: Any, *given: Any, **how: Any) -> Any:
         work = alone(self, script, *given, **how)

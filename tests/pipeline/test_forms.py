@@ -54,7 +54,7 @@ async def test_the_api_takes_a_form_that_is_filled_in_completely(started):
         dry_run=True,
         ask=True,
         lock_timeout_ms=500,
-        skip=["drift", "smoke", "log_errors", "bake"],
+        skip=["drift", "lock_budget", "smoke", "log_errors", "bake"],
     )
     assert answer.status_code == 201
 

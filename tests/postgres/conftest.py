@@ -121,6 +121,7 @@ lock_timeout_ms = 60
 tries = 3
 pause_ms = 5
 statement_timeout_s = 10
+max_block_ms = 10000
 [targets.prod.snapshot]
 provider = "logical"
 jobs = 1

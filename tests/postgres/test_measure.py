@@ -147,5 +147,7 @@ async def test_the_lock_of_a_concurrent_build_is_seen_from_outside(conn, databas
     (found,) = await measure(conn, database.url, sql)
     effect = of(found, "public.t")
     assert effect.lock is LockMode.SHARE_UPDATE_EXCLUSIVE
-    assert effect.held_s == found.seconds
+    # What REINDEX holds for a moment, to drop the old index, is no lock of the whole build.
+    assert all(e.held_s < found.seconds for e in found.effects if e.blocks_writes)
+    assert 0 < effect.held_s <= found.seconds
     assert not effect.lock.blocks_writes

@@ -52,6 +52,10 @@ database_url_env = "PROD_DATABASE_URL"
 replication_url_env = "PROD_REPLICATION_URL"
 env_file = "prod.env"
 
+# Wherever this is run: the clone of a busy machine is slow.
+[targets.prod.budget]
+max_block_ms = 2000
+
 [targets.prod.alerts]
 slack_url_env = "PROD_SLACK_URL"
 
