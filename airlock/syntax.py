@@ -40,6 +40,7 @@ class Statement:
     kind: str  # the node's name in the grammar, such as AlterTableStmt
     node: Node
     ended: bool  # by a semicolon
+    offset: int = 0  # in bytes, in the text that was parsed, as the tree's locations are
 
     @property
     def summary(self) -> str:
@@ -122,6 +123,7 @@ def _statement(source: bytes, raw: Node, first_line: int) -> Statement:
         kind=kind,
         node=node,
         ended="stmt_len" in raw,
+        offset=start,
     )
 
 

@@ -1,0 +1,157 @@
+"""One statement where it stands: what rules look at, and the words for what it holds up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from airlock.effects import Effect, Prediction, World
+from airlock.lint import sql
+from airlock.lint.finding import Policy
+from airlock.lint.script import Place, Script
+from airlock.syntax import Node, Statement
+
+Work = Literal["rewrite", "build", "scan"]
+
+# What one busy server does in a second, in bytes, to say whether it is moments or minutes.
+RATES: dict[Work, int] = {"rewrite": 50_000_000, "build": 60_000_000, "scan": 400_000_000}
+_WHILE: dict[Work, str] = {
+    "rewrite": "while every row is written anew",
+    "build": "while the index is built",
+    "scan": "while every row is read",
+}
+
+NEXT = "-- In the next migration:"
+LATER = "-- In a later deploy, when no running code needs the old one:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A statement, or one command of an ALTER TABLE, in the world that it meets.
+
+    kind, node: the statement's, or those of the command.
+    before: the statements above it in the same transaction, with what was predicted of them.
+    """
+
+    script: Script
+    place: Place
+    statement: Statement
+    prediction: Prediction
+    world: World
+    policy: Policy
+    kind: str
+    node: Node
+    before: Sequence[Prediction] = ()
+
+    @property
+    def range_var(self) -> Node:
+        """The relation that the statement works on; empty where it names none or several."""
+        return self.statement.node.get("relation", {})
+
+    @property
+    def table(self) -> str:
+        """That relation as the statement names it."""
+        return sql.qualified(self.range_var)
+
+    @property
+    def short_table(self) -> str:
+        """Its name alone, to make other names of."""
+        return self.range_var.get("relname", "")
+
+    @property
+    def definition(self) -> Node:
+        """What an ALTER TABLE's command adds: a column, constraint or partition."""
+        return next(iter(self.node.get("def", {}).values()), {})
+
+    @property
+    def touches_existing(self) -> bool:
+        """Whether anybody but this migration may know what it works on."""
+        return bool(self.prediction.effects)
+
+    @property
+    def works_on(self) -> tuple[Effect, ...]:
+        """The relations that are read or written throughout."""
+        return tuple(each for each in self.prediction.effects if each.rewrites or each.scans)
+
+    @property
+    def work(self) -> Work | None:
+        """What takes time while others wait; None where they wait for moments, or not at all."""
+        blocking = [each for each in self.prediction.effects if each.blocks_writes]
+        if not blocking:
+            return None
+        if any(each.rewrites for each in blocking):
+            return "rewrite"
+        if self.prediction.builds:
+            return "build"
+        return "scan" if any(each.scans for each in self.prediction.effects) else None
+
+    @property
+    def holds(self) -> str:
+        """A sentence: who waits for what, and for how long."""
+        if not (waits := ", ".join(_waits(self.prediction.effects))):
+            return ""
+        waits = waits[0].upper() + waits[1:]
+        if self.work is None:
+            return (
+                f"{waits}; for moments only, but everybody queues behind it while it waits "
+                "for the lock."
+            )
+        return f"{waits}, {_WHILE[self.work]}: {self._duration(self.work)}."
+
+    def _duration(self, work: Work) -> str:
+        names = [each.relation for each in self.works_on if each.relation] or self.prediction.builds
+        sizes = [size for name in names if (size := self.size_bytes(name)) is not None]
+        if not sizes:
+            return "how long depends on the table's size, which --target or --database tells"
+        size, rate = max(sizes), RATES[work]
+        seconds = size / rate
+        long = "under 1 s" if seconds < 1 else f"about {spoken(seconds)}"
+        return f"{long} for {megabytes(size)} at {megabytes(rate)}/s"
+
+    def size_bytes(self, name: str) -> int | None:
+        relation = self.world.relation(name)
+        return relation.size_bytes if relation else None
+
+    def rows(self, name: str) -> int | None:
+        relation = self.world.relation(name)
+        return relation.rows if relation else None
+
+    def key_of(self, range_var: Node) -> str:
+        """A column to cut a table by: of a unique index where one is known, or ``id``."""
+        relation = self.world.relation(self.world.name(range_var))
+        for index in relation.indexes.values() if relation else ():
+            if index.unique and index.valid and not index.partial and len(index.columns) == 1:
+                return sql.ident(index.columns[0] or "id")
+        return "id"
+
+    def backfill(self, statement: str) -> str:
+        """The statement as a migration that runs in batches."""
+        key = self.key_of(self.range_var)
+        return f"-- Airlock: backfill table={self.table} key={key} batch=5000\n{statement};"
+
+
+def _waits(effects: Sequence[Effect]) -> Iterator[str]:
+    blocking = sorted(
+        (each for each in effects if each.blocks_writes), key=lambda each: -(each.lock or 0)
+    )
+    for each in blocking[:3]:
+        who = "nobody reads or writes" if each.blocks_reads else "nobody writes"
+        yield f"{who} {each.relation or 'what it touches'} ({each.lock_name})"
+    if blocking[3:]:
+        yield f"and {len(blocking) - 3} more relations are locked"
+
+
+def spoken(seconds: float) -> str:
+    """``12 s``, ``4 min`` or ``3 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
+def megabytes(size: int) -> str:
+    """``40 kB``, ``160 MB`` or ``1.6 GB``."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size / 1000:.0f} kB"

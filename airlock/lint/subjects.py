@@ -1,0 +1,86 @@
+"""What statements are about: the names that tie them together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from airlock.lint import sql
+from airlock.syntax import Node, Statement
+
+# What a statement makes, if that is no relation.
+_MADE = ("typeName", "domainname", "funcname")
+# Named by the table first, and then by themselves.
+_ON_A_TABLE = (
+    "OBJECT_COLUMN",
+    "OBJECT_TABCONSTRAINT",
+    "OBJECT_TRIGGER",
+    "OBJECT_POLICY",
+    "OBJECT_RULE",
+)
+
+
+def of(statements: Sequence[Statement]) -> list[frozenset[str]]:
+    """For each statement the relations, and the types and functions of this file, that it names.
+
+    Names without schemas: who writes both the long and the short form means the same.
+    """
+    made = {name for each in statements for name in _made(each)}
+    return [frozenset(_names(each.node, made)) for each in statements]
+
+
+def _made(statement: Statement) -> Iterator[str]:
+    if not statement.kind.startswith(("Create", "CompositeType", "Define")):
+        return
+    for key in _MADE:
+        if isinstance(found := statement.node.get(key), list):
+            yield sql.strings(found)[-1]  # pyright: ignore[reportUnknownArgumentType]
+    if "typevar" in statement.node:
+        yield statement.node["typevar"]["relname"]
+    if "sequence" in statement.node:
+        yield statement.node["sequence"]["relname"]
+
+
+def _names(statement: Node, made: set[str]) -> Iterator[str]:
+    inside = list(_nodes(statement))
+    local = {each["ctename"] for each in inside if "ctename" in each}
+    for node in inside:
+        if "relname" in node and node["relname"] not in local:
+            yield node["relname"]
+        if "idxname" in node:
+            yield node["idxname"]
+        for key in ("names", "funcname", "objname", "typeName", "domainname"):
+            if isinstance(found := node.get(key), list) and found:
+                name = sql.strings(found)[-1]
+                if name in made:
+                    yield name
+        if isinstance(text := node.get("sval"), str) and text in made:
+            yield text
+    yield from _objects(statement)
+
+
+def _objects(statement: Node) -> Iterator[str]:
+    """What DROP and COMMENT name."""
+    kind = statement.get("removeType") or statement.get("objtype")
+    for each in [*statement.get("objects", ()), statement.get("object", {})]:
+        parts = sql.strings(each.get("List", {}).get("items", ()))
+        parts = parts[:-1] if kind in _ON_A_TABLE else parts
+        if parts:
+            yield parts[-1]
+        elif "String" in each:
+            yield each["String"]["sval"]
+    for option in statement.get("options", ()):
+        if option.get("DefElem", {}).get("defname") == "owned_by":
+            owner = sql.strings(option["DefElem"]["arg"]["List"]["items"])
+            yield from owner[-2:-1]
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+        for child in node.values():
+            if isinstance(child, dict | list):
+                yield from _nodes(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _nodes(child)
