@@ -56,9 +56,10 @@ def review(
             problems += _file_problems(path, scripts[-1])
     world = known.world if known else World(major=major)
     found = lint.lint(scripts, world, policy)
-    return replace(
-        found, files=len(chosen), findings=(*_levelled(problems, policy), *found.findings)
-    )
+    places = {_shown(path): number for number, path in enumerate(chosen)}
+    findings = [*_levelled(problems, policy), *found.findings]
+    findings.sort(key=lambda each: (places[each.file], each.line))
+    return replace(found, files=len(chosen), findings=tuple(findings))
 
 
 def _expanded(paths: Sequence[Path]) -> Iterator[Path]:
@@ -155,6 +156,7 @@ def policy(settings: LintSettings) -> Policy:
 async def look(target: Target | None, url: str | None) -> Known:
     """The tables of a database and their sizes, and which migrations it has. Reads only."""
     from airlock import ledger, postgres
+    from airlock.surroundings import read_world
 
     address = url or (target.database_url if target else "")
     async with postgres.connect(address, purpose="lint", limit_s=postgres.CATALOGUE_S) as conn:

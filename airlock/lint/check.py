@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
-from airlock.effects import Prediction, World, predict_one
+from airlock.effects import World, predict_one
 from airlock.lint import constraints, contracts, indexes, locks, rights, transactions, types
+from airlock.lint.above import Above
 from airlock.lint.finding import Finding, Level, Outcome, Policy
 from airlock.lint.release import Release
 from airlock.lint.rule import RELEASE_CHECKS, RULES, SITE_CHECKS, Problem, Rule, define
@@ -14,12 +16,14 @@ from airlock.lint.script import Allow, Script
 from airlock.lint.site import Site
 from airlock.syntax import Statement
 
+# A finding's line, rule and message.
+_Said: TypeAlias = tuple[int, str, str]
+
 # Imported for the rules that they register.
 _GROUPS = (constraints, contracts, indexes, locks, rights, transactions, types)
 # One of these says already what a wider rule would say again.
 _WIDER = {
-    "table-rewritten": ("locks", "constraints", "indexes"),
-    "table-scanned": ("locks", "constraints", "indexes"),
+    "locked-while-working": ("locks", "constraints", "indexes"),
     "breaks-running-code": ("locks", "contracts"),
     "unbatched-change": ("transactions",),
     "statements-after-lock": ("constraints", "transactions"),
@@ -43,8 +47,8 @@ def lint(scripts: Sequence[Script], world: World, policy: Policy) -> Outcome:
     for script in scripts:
         run.read(script)
         if script.history:
-            for relation in world.relations.values():
-                relation.new = False
+            for known in (*world.relations.values(), *world.indexes.values()):
+                known.new = False
     run.release_checks()
     found = [each for script in scripts for each in run.judged(script)]
     return Outcome(
@@ -60,15 +64,15 @@ class _Run:
     world: World
     policy: Policy
     release: Release
-    found: dict[str, list[Finding]] = field(default_factory=dict[str, list[Finding]])
+    found: dict[str, dict[_Said, Finding]] = field(default_factory=dict[str, dict[_Said, Finding]])
 
     def read(self, script: Script) -> None:
-        self.found[script.file] = []
-        before: list[Prediction] = []
+        self.found[script.file] = {}
+        above = Above()
         transaction: int | None = None
         for statement, place in zip(script.statements, script.places, strict=True):
             if place.transaction != transaction:
-                before, transaction = [], place.transaction
+                above, transaction = Above(), place.transaction
             prediction = predict_one(statement, self.world)
             if not script.history:
                 site = Site(
@@ -80,11 +84,12 @@ class _Run:
                     policy=self.policy,
                     kind=statement.kind,
                     node=statement.node,
-                    before=before if transaction is not None else (),
+                    above=above,
                 )
                 self._statement(site)
             self.world.apply(statement)
-            before.append(prediction)
+            if transaction is not None:
+                above.take(prediction, self.world)
 
     def _statement(self, site: Site) -> None:
         self.release.sites.append(site)
@@ -111,8 +116,9 @@ class _Run:
             place = problem.site or site
             found = self._finding(made, problem, place.script.file, place.statement.line)
             # A command of an ALTER TABLE may say what another has said.
-            if found is not None and found not in self.found[place.script.file]:
-                self.found[place.script.file].append(found)
+            if found is not None:
+                said = (found.line, found.rule, found.message)
+                self.found[place.script.file].setdefault(said, found)
         return any_
 
     def _finding(self, made: Rule, problem: Problem, file: str, line: int) -> Finding | None:
@@ -137,7 +143,7 @@ class _Run:
 
     def judged(self, script: Script) -> list[Finding]:
         """A file's findings by line, with what it lets pass, and what is wrong with that."""
-        found = [_passed(each, script.allows) for each in self.found[script.file]]
+        found = [_passed(each, script.allows) for each in self.found[script.file].values()]
         found += self._exceptions(script, found) if not script.history else ()
         for each in script.mistakes:
             problem = Problem(message=each.message, remedy=each.remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airlock.lint import sql
+from airlock.lint.above import added_constraints
 from airlock.lint.column import Column, columns
 from airlock.lint.locks import not_null
 from airlock.lint.rule import Problem, Problems, rule
@@ -225,8 +226,7 @@ def _using_index(site: Site, key: Node, name: str, names: tuple[str, ...], *, pr
 
 def _proved(site: Site, names: tuple[str, ...]) -> str:
     """The steps to NOT NULL, without which a primary key reads every row."""
-    relation = site.world.relation(site.world.name(site.range_var))
-    known = relation.columns if relation else {}
+    known = site.relation.columns if site.relation else {}
     open_ = [name for name in names if name not in known or not known[name].not_null]
     return "".join(f"{not_null(site, name)}\n{NEXT}\n" for name in open_)
 
@@ -256,29 +256,14 @@ def exclusion_constraint(site: Site) -> Problems:
 )
 def validate_with_not_valid(site: Site) -> Problems:
     name = site.node.get("name", "")
-    table = site.world.name(site.range_var)
-    above = [each.statement for each in site.before]
-    within = [
-        each
-        for each in [*above, site.statement]
-        if each.kind == "AlterTableStmt"
-        and site.world.name(each.node["relation"]) == table
-        and _adds(each.node, name)
-    ]
-    if not within or not site.touches_existing:
+    added = site.above.constraints.get((site.world.key(site.range_var), name))
+    if added is None and name in added_constraints(site.statement):
+        added = site.statement
+    if added is None or not site.touches_existing:
         return
     yield Problem(
-        message=f"{sql.ident(name)} is added at line {within[0].line} of the same transaction, "
-        f"whose lock on {table} is kept until it commits: nobody writes while every row is read.",
+        message=f"{sql.ident(name)} is added at line {added.line} of the same transaction, "
+        f"whose lock on {site.table} is kept until it commits: nobody writes while every row is read.",
         remedy=f"-- Leave it out here. {NEXT.removeprefix('-- ')}\n"
         f"ALTER TABLE {site.table} VALIDATE CONSTRAINT {sql.ident(name)};",
-    )
-
-
-def _adds(node: Node, name: str) -> bool:
-    commands = [each["AlterTableCmd"] for each in node.get("cmds", ())]
-    return any(
-        each.get("def", {}).get("Constraint", {}).get("conname") == name
-        for each in commands
-        if each.get("subtype") == "AT_AddConstraint"
     )

@@ -38,7 +38,7 @@ def _concurrently(site: Site) -> str:
 
 @rule(
     "index-if-not-exists",
-    "error",
+    "warning",
     "CONCURRENTLY with IF NOT EXISTS accepts the invalid index that an interrupted build left",
     _CREATE,
     on="IndexStmt",
@@ -138,20 +138,21 @@ def concurrently_in_transaction(site: Site) -> Problems:
 )
 def foreign_key_without_index(release: Release) -> Problems:
     for key in release.foreign_keys:
-        relation = release.world.relation(key.table)
+        relation = release.world.relations.get(key.table)
         known = relation.indexes.values() if relation else ()
         ready = [each.columns for each in known if each.valid and not each.partial]
         if any(_leads(each, key.columns) for each in [*ready, *release.indexes[key.table]]):
             continue
         is_new = relation is not None and relation.new
+        table, referenced = map(release.world.shown, (key.table, key.referenced))
         columns = ", ".join(map(sql.ident, key.columns))
         name = sql.ident(sql.shortened("idx", key.table.rpartition(".")[2], *key.columns))
         how = "" if is_new else "CONCURRENTLY "
         seen = "" if is_new or release.world.complete else " in these files"
         yield Problem(
             site=key.site,
-            message=f"{key.table} ({columns}) has no index{seen}. Each DELETE in {key.referenced}, "
-            f"and each change of its key, reads all of {key.table}.",
+            message=f"{table} ({columns}) has no index{seen}. Each DELETE in {referenced}, "
+            f"and each change of its key, reads all of {table}.",
             remedy=f"CREATE INDEX {how}{name} ON {key.site.table} ({columns});",
         )
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from airlock.lint import sql
 from airlock.lint.column import Column, columns
+from airlock.lint.finding import Level
 from airlock.lint.rule import Problem, Problems, rule
 from airlock.lint.site import LATER, NEXT, Site
 
 _ALTER = "sql-altertable.html#SQL-ALTERTABLE-NOTES"
 _LOCKS = "explicit-locking.html#LOCKING-TABLES"
-_OWN_RULE = ("CONSTR_DEFAULT", "CONSTR_GENERATED", "CONSTR_IDENTITY")
+# What is unknown of them is where else they reach: by a trigger, or a domain's columns.
+_JUDGED_ELSEWHERE = ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "AlterDomainStmt")
 
 
 @rule(
@@ -24,11 +26,15 @@ def column_type_change(site: Site) -> Problems:
         return
     (column,) = columns(site)
     name = column.plain
+    # Longer text is free, and more often meant than shorter.
+    level = Level.WARNING if not site.certain and column.type in ("varchar", "text") else None
+    if_ = "" if site.certain else "Unless the old type has the same bytes and fits: "
     new, function = sql.ident(f"{name}_new"), sql.ident(sql.shortened("fill", name, "new"))
     using = site.definition.get("raw_default")
     value = f"{column.name}::{_type_alone(column)}"
     yield Problem(
-        message=f"The type of {column.name} changes. {site.holds}",
+        level=level,
+        message=f"The type of {column.name} changes. {if_}{_lower(site.holds, if_)}",
         remedy=f"ALTER TABLE {site.table} ADD COLUMN {new} {_type_alone(column)};\n"
         f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS\n"
         f"    $$ BEGIN NEW.{new} := NEW.{value}; RETURN NEW; END $$;\n"
@@ -41,6 +47,10 @@ def column_type_change(site: Site) -> Problems:
         f"DROP TRIGGER {function} ON {site.table};\nDROP FUNCTION {function}();\n"
         f"ALTER TABLE {site.table} DROP COLUMN {column.name};",
     )
+
+
+def _lower(sentence: str, before: str) -> str:
+    return sentence[:1].lower() + sentence[1:] if before else sentence
 
 
 def _type_alone(column: Column) -> str:
@@ -204,7 +214,7 @@ def truncate(site: Site) -> Problems:
     if site.node.get("behavior") == "DROP_CASCADE":
         wider = " CASCADE empties every table that refers to it, too."
     yield Problem(
-        message=f"Every row of {', '.join(tables)} is lost.{wider} {site.holds}",
+        message=f"Every row of {', '.join(tables)} is lost.{wider} {site.waiting(None)}",
         remedy="\n".join(
             f"-- Airlock: backfill table={table} key=id batch=5000\nDELETE FROM {table};"
             for table in tables
@@ -224,7 +234,7 @@ def lock_table(site: Site) -> Problems:
         return
     tables = [sql.qualified(each["RangeVar"]) for each in site.node.get("relations", ())]
     yield Problem(
-        message=f"{site.holds} The lock is kept until the last statement of its transaction.",
+        message=f"{site.waiting(None)} The lock is kept until the last statement of its transaction.",
         remedy="-- Lock the rows that are meant, in a transaction with little else:\n"
         + "\n".join(f"SELECT FROM {table} WHERE id = 1 FOR UPDATE;" for table in tables),
     )
@@ -255,7 +265,7 @@ def refresh_not_concurrent(site: Site) -> Problems:
     on="AT_AttachPartition",
 )
 def attach_partition(site: Site) -> Problems:
-    if not site.works_on:
+    if site.work is None:
         return
     part = sql.qualified(site.definition["name"])
     check = sql.ident(sql.shortened(site.definition["name"]["relname"], "bounds"))
@@ -343,7 +353,8 @@ def short_lock(site: Site) -> Problems:
     "sql-do.html",
 )
 def unknown_effect(site: Site) -> Problems:
-    if site.prediction.unknown:
+    unknown = all(each.relation is None for each in site.prediction.effects)
+    if site.prediction.unknown and unknown and site.kind not in _JUDGED_ELSEWHERE:
         yield Problem(
             message=f"What it locks, and for how long, is not known: {site.prediction.unknown}.",
             remedy="-- Write the statements themselves, so that they can be judged one by one; or\n"
@@ -352,26 +363,15 @@ def unknown_effect(site: Site) -> Problems:
 
 
 @rule(
-    "table-rewritten",
+    "locked-while-working",
     "error",
-    "An existing table is written anew while nobody can use it, for some other reason",
+    "An existing table is written anew or read whole while others wait, for some other reason",
     _ALTER,
     on="*",
 )
-def table_rewritten(site: Site) -> Problems:
-    if site.work == "rewrite":
-        yield Problem(message=site.holds, remedy=_window(site))
-
-
-@rule(
-    "table-scanned",
-    "error",
-    "An existing table is read whole while others wait, for some other reason",
-    _LOCKS,
-    on="*",
-)
-def table_scanned(site: Site) -> Problems:
-    if site.work in ("scan", "build"):
+def locked_while_working(site: Site) -> Problems:
+    # A refresh is a matter of its own: only other refreshes wait for a concurrent one.
+    if site.work is not None and site.kind not in ("RefreshMatViewStmt", "TruncateStmt"):
         yield Problem(message=site.holds, remedy=_window(site))
 
 

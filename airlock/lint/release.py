@@ -16,7 +16,7 @@ from airlock.syntax import Node
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForeignKey:
-    """Columns that refer to another table. table, referenced: ``schema.name``."""
+    """Columns that refer to another table. table, referenced: their keys in the world."""
 
     site: Site
     table: str
@@ -63,16 +63,16 @@ class Release:
                 pass
         if site.kind == "AT_AddColumn" and site.touches_existing:
             column = site.definition.get("colname", "")
-            self.added[site.world.name(site.range_var)].append((site, sql.ident(column)))
+            self.added[site.world.key(site.range_var)].append((site, sql.ident(column)))
 
     def _contract(self, site: Site, column: str) -> None:
         if site.touches_existing:
-            table = site.world.name(site.range_var)
+            table = site.world.key(site.range_var)
             self.contracts.append((site, table, sql.ident(column)))
 
     def _index(self, site: Site, names: tuple[str, ...]) -> None:
         if "whereClause" not in site.node:
-            self.indexes[site.world.name(site.range_var)].append(names)
+            self.indexes[site.world.key(site.range_var)].append(names)
 
     def _constraints(self, site: Site) -> None:
         for column in columns(site):
@@ -92,8 +92,8 @@ class Release:
             self.foreign_keys.append(
                 ForeignKey(
                     site=site,
-                    table=site.world.name(site.range_var),
+                    table=site.world.key(site.range_var),
                     columns=own or sql.strings(node.get("fk_attrs", ())),
-                    referenced=site.world.name(node["pktable"]),
+                    referenced=site.world.key(node["pktable"]),
                 )
             )

@@ -12,7 +12,9 @@ from airlock.lint.finding import Finding, Level, Outcome
 from airlock.lint.rule import RULES, Rule
 
 WIDTH = 96
-_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+_SCHEMA = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
 _SARIF = {Level.INFO: "note", Level.WARNING: "warning", Level.ERROR: "error"}
 _GITHUB = {Level.INFO: "notice", Level.WARNING: "warning", Level.ERROR: "error"}
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from airlock.effects import Effect, Prediction, World
+from airlock.effects import Effect, Prediction, Relation, World
 from airlock.lint import sql
+from airlock.lint.above import Above
 from airlock.lint.finding import Policy
 from airlock.lint.script import Place, Script
 from airlock.syntax import Node, Statement
@@ -31,7 +32,7 @@ class Site:
     """A statement, or one command of an ALTER TABLE, in the world that it meets.
 
     kind, node: the statement's, or those of the command.
-    before: the statements above it in the same transaction, with what was predicted of them.
+    above: what stands above it in the same transaction.
     """
 
     script: Script
@@ -42,7 +43,7 @@ class Site:
     policy: Policy
     kind: str
     node: Node
-    before: Sequence[Prediction] = ()
+    above: Above
 
     @property
     def range_var(self) -> Node:
@@ -70,38 +71,54 @@ class Site:
         return bool(self.prediction.effects)
 
     @property
-    def works_on(self) -> tuple[Effect, ...]:
-        """The relations that are read or written throughout."""
-        return tuple(each for each in self.prediction.effects if each.rewrites or each.scans)
+    def relation(self) -> Relation | None:
+        """What is known of the relation that it works on."""
+        return self.known(self.range_var) if self.range_var else None
+
+    def known(self, range_var: Node) -> Relation | None:
+        return self.world.relations.get(self.world.key(range_var))
+
+    @property
+    def certain(self) -> bool:
+        """Whether it is known that rows are read or written, and not only possible."""
+        return any(each.rewrites or each.scans for each in self.prediction.effects)
 
     @property
     def work(self) -> Work | None:
-        """What takes time while others wait; None where they wait for moments, or not at all."""
-        blocking = [each for each in self.prediction.effects if each.blocks_writes]
-        if not blocking:
+        """What takes time while others wait; None where they wait for moments, or not at all.
+
+        What is unknown may be.
+        """
+        effects = [each for each in self.prediction.effects if each.lock is not None]
+        if not any(each.blocks_writes for each in effects):
             return None
-        if any(each.rewrites for each in blocking):
-            return "rewrite"
-        if self.prediction.builds:
+        if self.prediction.builds or self.kind == "ReindexStmt":
             return "build"
-        return "scan" if any(each.scans for each in self.prediction.effects) else None
+        if any(each.rewrites is not False for each in effects if each.blocks_writes):
+            return "rewrite"
+        return "scan" if any(each.scans is not False for each in effects) else None
 
     @property
     def holds(self) -> str:
         """A sentence: who waits for what, and for how long."""
+        return self.waiting(self.work)
+
+    def waiting(self, work: Work | None) -> str:
+        """The sentence of ``holds``, for another work than the effects tell."""
         if not (waits := ", ".join(_waits(self.prediction.effects))):
             return ""
         waits = waits[0].upper() + waits[1:]
-        if self.work is None:
+        if work is None:
             return (
                 f"{waits}; for moments only, but everybody queues behind it while it waits "
                 "for the lock."
             )
-        return f"{waits}, {_WHILE[self.work]}: {self._duration(self.work)}."
+        return f"{waits}, {_WHILE[work]}: {self._duration(work)}."
 
     def _duration(self, work: Work) -> str:
-        names = [each.relation for each in self.works_on if each.relation] or self.prediction.builds
-        sizes = [size for name in names if (size := self.size_bytes(name)) is not None]
+        worked = [each for each in self.prediction.effects if each.rewrites or each.scans]
+        names = [each.relation for each in worked if each.relation] or self.prediction.builds
+        sizes = [size for name in names if (size := self._size_bytes(name)) is not None]
         if not sizes:
             return "how long depends on the table's size, which --target or --database tells"
         size, rate = max(sizes), RATES[work]
@@ -109,17 +126,15 @@ class Site:
         long = "under 1 s" if seconds < 1 else f"about {spoken(seconds)}"
         return f"{long} for {megabytes(size)} at {megabytes(rate)}/s"
 
-    def size_bytes(self, name: str) -> int | None:
-        relation = self.world.relation(name)
+    def _size_bytes(self, name: str) -> int | None:
+        """Of a relation as the effects call it."""
+        found = (each for each in self.world.relations.values() if each.name == name)
+        relation = self.world.relations.get(name) or next(found, None)
         return relation.size_bytes if relation else None
-
-    def rows(self, name: str) -> int | None:
-        relation = self.world.relation(name)
-        return relation.rows if relation else None
 
     def key_of(self, range_var: Node) -> str:
         """A column to cut a table by: of a unique index where one is known, or ``id``."""
-        relation = self.world.relation(self.world.name(range_var))
+        relation = self.known(range_var)
         for index in relation.indexes.values() if relation else ():
             if index.unique and index.valid and not index.partial and len(index.columns) == 1:
                 return sql.ident(index.columns[0] or "id")

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from airlock.effects import Prediction
 from airlock.lint import sql, subjects
+from airlock.lint.above import fills, is_bounded, is_strong, takes_time
 from airlock.lint.finding import Level
 from airlock.lint.release import Release
 from airlock.lint.rule import Problem, Problems, release_rule, rule
 from airlock.lint.site import NEXT, Site
-from airlock.syntax import Node, Statement
+from airlock.syntax import Statement
 
 _LOCKS = "explicit-locking.html#LOCKING-TABLES"
-_DML = ("UpdateStmt", "DeleteStmt", "MergeStmt", "InsertStmt")
-# What a row is sought by when it is one of few.
-_KEYS = ("id", "uuid", "ctid")
 
 
 @rule(
@@ -27,35 +23,20 @@ _KEYS = ("id", "uuid", "ctid")
 )
 def ddl_and_backfill(site: Site) -> Problems:
     mine = site.prediction
-    if _fills(mine.statement) and site.touches_existing:
-        others = [each for each in site.before if _is_strong(each)]
-    elif _is_strong(mine):
-        others = [each for each in site.before if _fills(each.statement) and each.effects]
+    if fills(mine.statement) and site.touches_existing:
+        ddl, fill = site.above.ddl, mine
+    elif is_strong(mine):
+        ddl, fill = mine, site.above.fill
     else:
         return
-    if not others:
+    if ddl is None or fill is None:
         return
-    ddl, fill = (others[0], mine) if _fills(mine.statement) else (mine, others[0])
     locked = next(each for each in ddl.effects if each.blocks_writes)
     yield Problem(
         message=f"{locked.relation} stays locked ({locked.lock_name}, line {ddl.statement.line}) "
         f"until the rows of line {fill.statement.line} are written: both are one transaction.",
         remedy=f"{sql.flat(ddl.statement.text)};\n{NEXT}\n{_batched(site, fill.statement)}",
     )
-
-
-def _is_strong(prediction: Prediction) -> bool:
-    """Whether it is a change of the schema that keeps writers of an existing table out."""
-    return prediction.statement.kind not in _DML and prediction.blocks_writes
-
-
-def _fills(statement: Statement) -> bool:
-    """Whether it writes many rows, as far as its text tells."""
-    node = statement.node
-    if statement.kind == "InsertStmt":
-        select = node.get("selectStmt", {}).get("SelectStmt", {})
-        return "fromClause" in select
-    return statement.kind in _DML and not _is_bounded(node.get("whereClause"))
 
 
 def _batched(site: Site, statement: Statement) -> str:
@@ -75,36 +56,18 @@ def _batched(site: Site, statement: Statement) -> str:
     _LOCKS,
 )
 def statements_after_lock(site: Site) -> Problems:
-    mine = site.prediction
-    holder = next((each for each in site.before if _locks_out(each)), None)
-    if holder is None or _fills(mine.statement):
-        return
-    locked = {each.relation for each in holder.effects if each.blocks_reads}
-    if not _takes_time(mine, locked):
-        return
+    mine, above = site.prediction, site.above
     # One is told of a transaction, not each of twenty.
-    behind = site.before[site.before.index(holder) + 1 :]
-    if any(_takes_time(each, locked) and not _fills(each.statement) for each in behind):
+    if above.holder is None or above.worked or fills(mine.statement):
         return
-    names = ", ".join(sorted(str(name) for name in locked))
+    if not takes_time(mine, above.locked):
+        return
+    names = ", ".join(sorted(str(name) for name in above.locked))
     yield Problem(
-        message=f"{names} is locked since line {holder.statement.line} (AccessExclusiveLock), and "
+        message=f"{names} is locked since line {above.holder.statement.line} (AccessExclusiveLock), and "
         "nobody reads or writes it until this is done, too.",
         remedy=f"{NEXT}\n{sql.flat(mine.statement.text)};",
     )
-
-
-def _locks_out(prediction: Prediction) -> bool:
-    return any(each.blocks_reads for each in prediction.effects)
-
-
-def _takes_time(prediction: Prediction, locked: set[str | None]) -> bool:
-    """Whether it works on rows, or has to wait for another lock."""
-    if prediction.unknown or any(each.rewrites or each.scans for each in prediction.effects):
-        return True
-    if prediction.statement.kind in (*_DML, "SelectStmt") or prediction.builds:
-        return bool(prediction.effects)
-    return any(each.blocks_writes and each.relation not in locked for each in prediction.effects)
 
 
 @rule(
@@ -118,9 +81,9 @@ def unbatched_change(site: Site) -> Problems:
         return
     where = site.node.get("whereClause")
     name = site.world.name(site.range_var)
-    rows = site.rows(name)
+    rows = site.relation.rows if site.relation else None
     small = rows is not None and rows < site.policy.large_rows
-    if not site.touches_existing or site.script.backfill or small or _is_bounded(where):
+    if not site.touches_existing or site.script.backfill or small or is_bounded(where):
         return
     many = "as many rows as match" if where else "every row"
     of = f" of {rows:,}" if rows is not None else ""
@@ -133,53 +96,6 @@ def unbatched_change(site: Site) -> Problems:
     )
 
 
-def _is_bounded(where: Node | None) -> bool:
-    """Whether a condition names its rows by key: ``id = 5``, ``id BETWEEN 1 AND 100``."""
-    if where is None:
-        return False
-    kind, node = next(iter(where.items()))
-    if kind == "BoolExpr":
-        parts = [_is_bounded(each) for each in node.get("args", ())]
-        either = {"AND_EXPR": any, "OR_EXPR": all}.get(node["boolop"])
-        return bool(either and either(parts)) or _is_range(node)
-    if kind == "SubLink":
-        select = node.get("subselect", {}).get("SelectStmt", {})
-        return "limitCount" in select
-    if kind == "CurrentOfExpr":
-        return True
-    if kind != "A_Expr" or not _is_key(node.get("lexpr", {})):
-        return False
-    if node["kind"] == "AEXPR_BETWEEN":
-        return True
-    operator = sql.strings(node.get("name", ()))
-    constant = _is_constant(node.get("rexpr", {}))
-    return constant and operator == ("=",) and node["kind"] in ("AEXPR_OP", "AEXPR_IN")
-
-
-def _is_range(node: Node) -> bool:
-    """``id > 1 AND id <= 100``"""
-    signs = {
-        sql.strings(part["A_Expr"].get("name", ()))[0][:1]
-        for part in node.get("args", ())
-        if "A_Expr" in part
-        and _is_key(part["A_Expr"].get("lexpr", {}))
-        and part["A_Expr"]["kind"] == "AEXPR_OP"
-    }
-    return node["boolop"] == "AND_EXPR" and {"<", ">"} <= signs
-
-
-def _is_key(node: Node) -> bool:
-    names = sql.strings(node.get("ColumnRef", {}).get("fields", ()))
-    return bool(names) and (names[-1] in _KEYS or names[-1].endswith("_id"))
-
-
-def _is_constant(node: Node) -> bool:
-    if "List" in node:
-        return all(map(_is_constant, node["List"].get("items", ())))
-    inner = node["TypeCast"].get("arg", {}) if "TypeCast" in node else node
-    return "A_Const" in inner
-
-
 @rule(
     "enum-value-used-at-once",
     "error",
@@ -187,22 +103,16 @@ def _is_constant(node: Node) -> bool:
     "sql-altertype.html#SQL-ALTERTYPE-NOTES",
 )
 def enum_value_used_at_once(site: Site) -> Problems:
-    for earlier in site.before:
-        node = earlier.statement.node
-        if earlier.statement.kind != "AlterEnumStmt" or "newVal" not in node:
-            continue
-        value = "'" + str(node["newVal"]).replace("'", "''") + "'"
-        made = any(_makes_type(each.statement, node["typeName"]) for each in site.before)
+    for earlier in site.above.values:
+        node = earlier.node
+        value = "'" + str(node.get("newVal")).replace("'", "''") + "'"
+        made = sql.strings(node["typeName"]) in site.above.types
         if value in site.statement.text and "oldVal" not in node and not made:
             yield Problem(
-                message=f"{value} is added at line {earlier.statement.line}; PostgreSQL refuses "
+                message=f"{value} is added at line {earlier.line}; PostgreSQL refuses "
                 "to use it before that transaction is committed.",
                 remedy=f"{NEXT}\n{sql.flat(site.statement.text)};",
             )
-
-
-def _makes_type(statement: Statement, name: list[Any]) -> bool:
-    return statement.kind == "CreateEnumStmt" and statement.node["typeName"] == name
 
 
 @release_rule(
@@ -212,13 +122,15 @@ def _makes_type(statement: Statement, name: list[Any]) -> bool:
     "sql-begin.html",
 )
 def transaction_left_open(release: Release) -> Problems:
-    for site in release.sites:
-        if site.statement is site.script.left_open:
-            yield Problem(
-                site=site,
-                message="No COMMIT follows: what stands below is undone when the session ends.",
-                remedy="COMMIT;",
-            )
+    for sites in release.by_script():
+        opened = sites[0].script.left_open
+        for site in sites if opened else ():
+            if site.statement is opened:
+                yield Problem(
+                    site=site,
+                    message="No COMMIT follows: what stands below is undone when the session ends.",
+                    remedy="COMMIT;",
+                )
 
 
 @release_rule(
@@ -241,18 +153,22 @@ def many_changes(release: Release) -> Problems:
 
 def _unrelated(sites: list[tuple[Site, frozenset[str]]]) -> Iterator[tuple[Site, str]]:
     """Where each further group of related statements begins, and what it is about."""
-    groups: list[tuple[Site, frozenset[str]]] = []
+    leaders: dict[str, str] = {}
+
+    def leader(name: str) -> str:
+        while leaders.setdefault(name, name) != name:
+            leaders[name] = leaders[leaders[name]]
+            name = leaders[name]
+        return name
+
+    for _, names in sites:
+        first, *others = map(leader, names) if names else ("",)
+        for other in others:
+            leaders[other] = leader(first)
+    groups: dict[str, tuple[Site, set[str]]] = {}
     for site, names in sites:
-        if not names:
-            continue
-        linked = [each for each in groups if each[1] & names]
-        first = min((each[0] for each in linked), key=_line, default=site)
-        groups = [each for each in groups if each not in linked]
-        groups.append((first, names.union(*(others for _, others in linked))))
-    for site, names in sorted(groups, key=lambda group: _line(group[0]))[1:]:
-        shown = sorted(names)
+        for name in names:
+            groups.setdefault(leader(name), (site, set()))[1].add(name)
+    for site, about in list(groups.values())[1:]:
+        shown = sorted(about)
         yield site, ", ".join(shown[:3]) + (" …" if shown[3:] else "")
-
-
-def _line(site: Site) -> int:
-    return site.statement.line

@@ -99,17 +99,13 @@ DO $$ BEGIN EXECUTE 'ALTER TABLE deals ADD COLUMN note text'; END $$;
 --good
 ALTER TABLE deals ADD COLUMN note text;
 
---# table-rewritten
+--# locked-while-working
 --bad
 ALTER TABLE deals SET UNLOGGED;
+--bad
+ALTER TABLE deals SET TABLESPACE fast;
 --good
 ALTER TABLE deals SET (fillfactor = 80);
-
---# table-scanned
---bad
-ALTER TABLE deals ADD CONSTRAINT deals_pkey PRIMARY KEY USING INDEX deals_id_key;
---good
-ALTER TABLE deals ADD CONSTRAINT deals_number_key UNIQUE USING INDEX deals_number_idx;
 
 --# replica-identity-full
 --bad

@@ -75,7 +75,10 @@ def test_a_reason_above_the_statement_lets_it_pass(sql):
     [
         (f"{BAD}\n{ALLOW}", ["allow-unused", "index-not-concurrent"]),
         (f"{ALLOW}\nSELECT 1;\n{BAD}", ["allow-unused", "index-not-concurrent"]),
-        (f"{ALLOW.partition(' because')[0]}\n{BAD}", ["allow-without-reason", "index-not-concurrent"]),
+        (
+            f"{ALLOW.partition(' because')[0]}\n{BAD}",
+            ["allow-without-reason", "index-not-concurrent"],
+        ),
         (f"-- airlock: allow\n{BAD}", ["allow-without-reason", "index-not-concurrent"]),
         (f"DO $$\n{ALLOW}\n$$;\n{BAD}", ["index-not-concurrent", "unknown-effect"]),
         (f"{ALLOW}\nTRUNCATE deals;", ["allow-unused", "truncate"]),
