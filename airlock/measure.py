@@ -69,7 +69,7 @@ class Measurement:
             seconds=seconds,
             wal_bytes=await _wal(conn) - wal,
             rows=_rows(status),
-            effects=_effects(before, await _relations(conn), held, locks, seconds),
+            effects=_effects(before, await _relations(conn), held, locks, seconds, alone=alone),
         )
         self._done.append((effects, alone))
 
@@ -119,13 +119,24 @@ def _effects(
     held: _Locks,
     locks: AbstractSet[tuple[int, LockMode]],
     seconds: float,
+    *,
+    alone: bool,
 ) -> tuple[Effect, ...]:
     strongest: dict[int, LockMode] = {}
     for oid, mode in locks:
         if oid in before:
             strongest[oid] = max(mode, strongest.get(oid, mode))
+    for oid in strongest if alone else ():
+        # REINDEX CONCURRENTLY takes its last lock on an index that nobody uses any more.
+        if oid not in after and before[oid].name in {each.name for each in after.values()}:
+            strongest[oid] = min(strongest[oid], LockMode.SHARE_UPDATE_EXCLUSIVE)
+    # A rebuilt index may have another OID: what took its name took its place.
+    named = {relation.name: relation for relation in after.values()}
     rewritten = {
-        oid for oid in before.keys() & after.keys() if after[oid].filenode != before[oid].filenode
+        oid
+        for oid, relation in before.items()
+        if (now := after.get(oid) or named.get(relation.name)) is not None
+        and now.filenode != relation.filenode
     }
     scanned = {oid for oid in before.keys() & after.keys() if after[oid].scans > before[oid].scans}
     # An earlier statement of the transaction may have taken the lock under which this one works.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from airlock.effects import statements as rules
 from airlock.effects.effect import Prediction
 from airlock.effects.segments import needs_no_transaction
+from airlock.effects.touches import Touches
 from airlock.effects.world import World
 from airlock.syntax import Statement
 
@@ -21,4 +23,15 @@ def predict(statements: Iterable[Statement], world: World) -> tuple[Prediction, 
 
 def predict_one(statement: Statement, world: World) -> Prediction:
     """What one statement will do in this world, which stays as it is."""
-    return Prediction(statement=statement, transactional=not needs_no_transaction(statement))
+    touches = Touches(world)
+    rules.touch(statement.kind, statement.node, touches)
+    return Prediction(
+        statement=statement,
+        effects=touches.effects(),
+        new=tuple(touches.new),
+        builds=tuple(touches.builds),
+        drops=tuple(touches.drops),
+        breaks=tuple(touches.breaks),
+        transactional=not needs_no_transaction(statement),
+        unknown="; ".join(dict.fromkeys(touches.unknown)),
+    )

@@ -18,7 +18,7 @@ def needs_no_transaction(statement: Statement) -> bool:
             return any(o["DefElem"]["defname"] == "tablespace" for o in node.get("options", []))
         case "ReindexStmt":
             whole = ("REINDEX_OBJECT_SCHEMA", "REINDEX_OBJECT_SYSTEM", "REINDEX_OBJECT_DATABASE")
-            return _has_option(node, "concurrently") or node.get("kind") in whole
+            return has_option(node, "concurrently") or node.get("kind") in whole
         case "ClusterStmt" | "DiscardStmt":
             return "relation" not in node and node.get("target", "DISCARD_ALL") == "DISCARD_ALL"
         case "AlterTableStmt":
@@ -38,8 +38,9 @@ _NEVER_IN_A_TRANSACTION = {
 }
 
 
-def _has_option(node: Node, name: str) -> bool:
-    options = [option["DefElem"] for option in node.get("params", [])]
+def has_option(node: Node, name: str, *, key: str = "params") -> bool:
+    """Whether an option in parentheses is there and on."""
+    options = [option["DefElem"] for option in node.get(key, [])]
     return any(option["defname"] == name and _is_on(option.get("arg")) for option in options)
 
 

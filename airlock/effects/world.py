@@ -1,46 +1,110 @@
-"""The relations that statements meet, as far as they are known, and what becomes of them."""
+"""The relations that statements meet, as far as they are known."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from airlock.effects import datatype
+from airlock.effects.datatype import Domain, Type
 from airlock.syntax import Node, Statement
 
-Kind = Literal["table", "partitioned table", "foreign table", "view", "materialized view"]
+Kind = Literal[
+    "table",
+    "partitioned table",
+    "foreign table",
+    "view",
+    "materialized view",
+    "sequence",
+    "composite type",
+]
+
+_PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Column:
-    """One column: its type as format_type prints it, and whether it is NOT NULL."""
+    """One column; its type is None where nobody said."""
 
     name: str
-    type: str
+    type: Type | None = None
     not_null: bool = False
+    has_default: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Index:
-    """One index of a table. columns: its key columns in order; "" for an expression."""
+    """One index. columns: its key columns in order, "" for an expression.
 
+    mentions: every column in its key, its expressions and its predicate.
+    """
+
+    key: str
     name: str
-    columns: tuple[str, ...]
+    table: str
+    columns: tuple[str, ...] = ()
+    mentions: frozenset[str] = frozenset()
     unique: bool = False
+    primary: bool = False
     valid: bool = True
     partial: bool = False
+    new: bool = False
+    parent: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Constraint:
+    """One constraint of a table. kind: as in pg_constraint.contype, such as ``f``.
+
+    index: the key of the index behind it. not_null: the column that a CHECK says is there.
+    """
+
+    name: str
+    kind: str
+    table: str
+    columns: tuple[str, ...] = ()
+    valid: bool = True
+    index: str | None = None
+    references: str | None = None
+    referenced: tuple[str, ...] = ()
+    on_delete: str = "a"
+    on_update: str = "a"
+    not_null: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Relation:
-    """A table or view. rows and size in bytes with its partitions; None: unknown."""
+    """A table or view. rows and size in bytes with its partitions; None: unknown.
 
+    known: whether its columns, indexes and constraints are. of: the composite type it is made of.
+    reads: of a view, the columns that it reads by relation.
+    triggers: the function that each runs.
+    """
+
+    key: str
     name: str
     kind: Kind = "table"
     new: bool = False  # made by the statements, so nobody waits for it
+    known: bool = True
+    unlogged: bool = False
     rows: int | None = None
     size_bytes: int | None = None
+    of: str | None = None
+    definition: str | None = None
+    partition_of: str | None = None
+    default_partition: bool = False
+    parents: list[str] = field(default_factory=list[str])
     columns: dict[str, Column] = field(default_factory=dict[str, Column])
     indexes: dict[str, Index] = field(default_factory=dict[str, Index])
+    constraints: dict[str, Constraint] = field(default_factory=dict[str, Constraint])
+    reads: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
+    triggers: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def is_partitioned(self) -> bool:
+        return self.kind == "partitioned table"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,21 +112,109 @@ class World:
     """What is there before the statements, and after those that were predicted.
 
     major: the server's version. complete: read from a database; otherwise a relation that is not
-    known is taken for an existing table.
+        known is taken for an existing table of which nothing is known.
+    functions: the volatility (``i``, ``s``, ``v``) of those that are not PostgreSQL's own, and of
+        PostgreSQL's volatile ones, by name without schema. own_functions: the former.
     """
 
     major: int
     complete: bool = False
+    search_path: tuple[str, ...] = ("public",)
+    time_zone: str | None = None
     relations: dict[str, Relation] = field(default_factory=dict[str, Relation])
+    indexes: dict[str, Index] = field(default_factory=dict[str, Index])
+    statistics: dict[str, str] = field(default_factory=dict[str, str])
+    domains: dict[str, Domain] = field(default_factory=dict[str, Domain])
+    types: set[str] = field(default_factory=set[str])  # enums and composite types
+    functions: dict[str, str] = field(default_factory=dict[str, str])
+    own_functions: set[str] = field(default_factory=set[str])
+
+    # ------------------------------------------------------------ names
+
+    def key(self, node: Node) -> str:
+        """``schema.name`` of a RangeVar, found along the search path."""
+        return self.find(node.get("schemaname", ""), node["relname"])
+
+    def find(self, schema: str, name: str) -> str:
+        """The key of a relation or index; where it would be made when it is not there."""
+        if schema:
+            return f"{schema}.{name}"
+        keys = [f"{each}.{name}" for each in self.search_path]
+        found = (key for key in keys if key in self.relations or key in self.indexes)
+        return next(found, keys[0] if keys else f"public.{name}")
 
     def name(self, range_var: Node) -> str:
-        """``schema.name`` of a RangeVar, as the effects call it."""
-        raise NotImplementedError
+        """``schema.name`` of a RangeVar as the effects call it, quoted where that is needed."""
+        return self.shown(self.key(range_var))
 
-    def relation(self, name: str) -> Relation | None:
-        """The relation of that name; None when it is known not to be there."""
-        raise NotImplementedError
+    def shown(self, key: str) -> str:
+        """A key with quotes where they are needed."""
+        known = self.relations.get(key) or self.indexes.get(key)
+        if known is not None:
+            return known.name
+        return ".".join(quoted(part) for part in key.split(".", 1))
+
+    def type_of(self, type_name: Node) -> Type:
+        """The type that a TypeName means here."""
+        return datatype.from_tree(type_name, self.own_type)
+
+    def own_type(self, name: str) -> str:
+        """The key of a type that is not PostgreSQL's own."""
+        keys = [f"{schema}.{name}" for schema in self.search_path] or [f"public.{name}"]
+        found = (key for key in keys if key in self.domains or key in self.types)
+        return next(found, keys[0])
+
+    # ------------------------------------------------------------ what is there
+
+    def relation(self, key: str) -> Relation | None:
+        """The relation of that key; None when it is known not to be there."""
+        found = self.relations.get(key)
+        if found is None and not self.complete and key not in self.indexes:
+            found = self.relations[key] = Relation(key=key, name=self.shown(key), known=False)
+        return found
+
+    def children(self, key: str) -> list[Relation]:
+        """Partitions and inheriting tables, one level down."""
+        return [each for each in self.relations.values() if key in each.parents]
+
+    def tree(self, key: str) -> Iterator[Relation]:
+        """The relation and all below it."""
+        top = self.relation(key)
+        if top is not None:
+            yield top
+            for child in self.children(key):
+                yield from self.tree(child.key)
+
+    def index_tree(self, index: Index) -> Iterator[Index]:
+        """The index and those of the partitions that belong to it."""
+        yield index
+        for each in self.indexes.values():
+            if each.parent == index.key:
+                yield from self.index_tree(each)
+
+    def referencing(self, key: str) -> list[Constraint]:
+        """The foreign keys of other tables, and its own, that point to a table."""
+        return [
+            constraint
+            for relation in self.relations.values()
+            for constraint in relation.constraints.values()
+            if constraint.references == key
+        ]
+
+    def views_on(self, key: str, column: str | None = None) -> Iterator[Relation]:
+        """The views that read a relation, or one column of it, and the views on those."""
+        for each in self.relations.values():
+            if key in each.reads and (column is None or column in each.reads[key]):
+                yield each
+                yield from self.views_on(each.key)
 
     def apply(self, statement: Statement) -> None:
         """Go on to the world after the statement."""
-        raise NotImplementedError
+        from airlock.effects.evolution import evolve
+
+        evolve(statement, self)
+
+
+def quoted(name: str) -> str:
+    """A part of a name as SQL wants it, but for the rare name that is a keyword."""
+    return name if _PLAIN.fullmatch(name) else '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,367 @@
+"""SELECT, INSERT, UPDATE, DELETE, MERGE: which rows of which relations, and whether all are read.
+
+Whether a table is read as a whole is the planner's choice. It is sure where nothing restricts the
+rows, or where an index begins with a column that is compared with a value; None elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from airlock import syntax
+from airlock.effects.effect import LockMode
+from airlock.effects.expressions import columns_of, own_functions
+from airlock.effects.touches import Touches, holds_rows
+from airlock.effects.world import Constraint, Relation, World
+from airlock.syntax import Node, walk
+
+_READ, _ROW, _WRITE = LockMode.ACCESS_SHARE, LockMode.ROW_SHARE, LockMode.ROW_EXCLUSIVE
+_WRITES = {"InsertStmt": "insert", "UpdateStmt": "update", "DeleteStmt": "delete"}
+
+
+@dataclass(slots=True)
+class _Level:
+    """One FROM with its conditions."""
+
+    relations: dict[str, Relation] = field(default_factory=dict[str, Relation])  # by alias
+    only: set[str] = field(default_factory=set[str])
+    conditions: list[Node] = field(default_factory=list[Node])
+    limited: bool = False
+
+
+def read(query: Node, touches: Touches, *, planned: bool = True, lock: LockMode = _READ) -> None:
+    """A query, with everything below it. planned: it runs; otherwise it is only looked at."""
+    kind, node = next(iter(query.items()))
+    if kind in _WRITES or kind == "MergeStmt":
+        return write(kind, node, touches)
+    return _select(node, touches, planned=planned, lock=lock, hidden=frozenset())
+
+
+def _select(
+    node: Node, touches: Touches, *, planned: bool, lock: LockMode, hidden: frozenset[str]
+) -> None:
+    hidden |= _with(node, touches, hidden)
+    for side in ("larg", "rarg"):
+        if side in node:
+            _select(node[side], touches, planned=planned, lock=lock, hidden=hidden)
+    locks = _ROW if "lockingClause" in node else lock
+    level = _Level(limited="limitCount" in node)
+    for each in node.get("fromClause", []):
+        _from(each, level, touches, hidden, planned=planned)
+    _add_condition(level, node.get("whereClause"))
+    rest = {name: part for name, part in node.items() if name not in ("fromClause", "withClause")}
+    _below(rest, touches, hidden, planned=planned)
+    _use(level, touches, locks, planned=planned)
+    _say_functions(rest, touches)
+
+
+def _with(node: Node, touches: Touches, hidden: frozenset[str]) -> frozenset[str]:
+    """WITH: its queries run; its names are no relations."""
+    names = frozenset(
+        each["CommonTableExpr"]["ctename"] for each in node.get("withClause", {}).get("ctes", [])
+    )
+    for each in node.get("withClause", {}).get("ctes", []):
+        query = each["CommonTableExpr"]["ctequery"]
+        kind, inner = next(iter(query.items()))
+        if kind == "SelectStmt":
+            _select(inner, touches, planned=True, lock=_READ, hidden=hidden | names)
+        else:
+            write(kind, inner, touches, hidden=hidden | names)
+    return names
+
+
+def _from(
+    item: Node, level: _Level, touches: Touches, hidden: frozenset[str], *, planned: bool
+) -> None:
+    kind, node = next(iter(item.items()))
+    if kind == "RangeVar":
+        relation = _named(node, touches.world, hidden)
+        if relation is not None:
+            alias = node.get("alias", {}).get("aliasname", node["relname"])
+            level.relations[alias] = relation
+            if not node.get("inh"):
+                level.only.add(alias)
+    elif kind == "JoinExpr":
+        _from(node["larg"], level, touches, hidden, planned=planned)
+        _from(node["rarg"], level, touches, hidden, planned=planned)
+        _add_condition(level, node.get("quals"))
+        _below(node.get("quals", {}), touches, hidden, planned=planned)
+    elif kind == "RangeSubselect":
+        inner = node["subquery"]["SelectStmt"]
+        _select(inner, touches, planned=planned, lock=_READ, hidden=hidden)
+    else:
+        _below(node, touches, hidden, planned=planned)
+        _say_functions(node, touches)
+
+
+def _named(node: Node, world: World, hidden: frozenset[str]) -> Relation | None:
+    if node["relname"] in hidden and "schemaname" not in node:
+        return None
+    if node.get("schemaname") in ("pg_catalog", "information_schema"):
+        return None
+    return world.relation(world.key(node))
+
+
+def look(tree: object, touches: Touches) -> None:
+    """The queries in a definition, which is kept and does not run now."""
+    for name, node in walk(tree):
+        if name == "SelectStmt":
+            _select(node, touches, planned=False, lock=_READ, hidden=frozenset())
+
+
+def _below(tree: object, touches: Touches, hidden: frozenset[str], *, planned: bool) -> None:
+    """The subqueries of expressions."""
+    for name, node in walk(tree):
+        if name == "SubLink":
+            inner = node["subselect"]["SelectStmt"]
+            _select(inner, touches, planned=planned, lock=_READ, hidden=hidden)
+
+
+def _say_functions(tree: object, touches: Touches) -> None:
+    for each in own_functions(tree, touches.world):
+        touches.unknown.append(f"what {each}() does")
+
+
+# ---------------------------------------------------------------- which rows are read
+
+
+def _add_condition(level: _Level, condition: Node | None) -> None:
+    if not condition:
+        return
+    both = condition.get("BoolExpr", {})
+    if both.get("boolop") == "AND_EXPR":
+        for each in both["args"]:
+            _add_condition(level, each)
+    else:
+        level.conditions.append(condition)
+
+
+def _use(level: _Level, touches: Touches, lock: LockMode, *, planned: bool) -> None:
+    scans = _scans(level)
+    for alias in level.relations:
+        _use_one(level, alias, touches, lock, scans=scans[alias] if planned else "not run")
+
+
+def _use_one(
+    level: _Level,
+    alias: str,
+    touches: Touches,
+    lock: LockMode,
+    *,
+    scans: bool | None | Literal["not run"],
+) -> None:
+    relation = level.relations[alias]
+    if scans == "not run":
+        return touches.lock(relation, lock)
+    for each in [relation] if alias in level.only else touches.world.tree(relation.key):
+        _use_relation(each, touches, lock, scans=scans)
+    return None
+
+
+def _use_relation(
+    relation: Relation, touches: Touches, lock: LockMode, *, scans: bool | None
+) -> None:
+    if relation.kind == "view":
+        touches.lock(relation, lock)
+        _expand(relation, touches, lock, scans=scans)
+    else:
+        touches.use(relation, lock, scans=scans)
+
+
+def _expand(view: Relation, touches: Touches, lock: LockMode, *, scans: bool | None) -> None:
+    """What a view reads; conditions from outside may reach into it."""
+    if view.definition is None:
+        for key in view.reads:
+            below = touches.world.relation(key)
+            if below is not None:
+                _use_relation(below, touches, lock, scans=None)
+        return
+    inner = Touches(touches.world)
+    (statement,) = syntax.parse(view.definition)
+    _select(statement.node, inner, planned=True, lock=lock, hidden=frozenset())
+    touches.merge(inner, scans=True if scans else None)
+
+
+def _scans(level: _Level) -> dict[str, bool | None]:
+    """For each alias: whether all of the relation is read."""
+    found: dict[str, bool | None] = {}
+    restricted = {alias for alias in level.relations if _has_value(level, alias)}
+    while True:
+        more = {
+            alias
+            for alias in level.relations.keys() - restricted
+            if _follows(level, alias, restricted)
+        }
+        if not more:
+            break
+        restricted |= more
+    for alias, relation in level.relations.items():
+        if alias in restricted:
+            found[alias] = False
+        elif (
+            (not relation.known and level.conditions)
+            or level.limited
+            or any(_may_use_index(each, relation) for each in level.conditions)
+        ):
+            found[alias] = None
+        else:
+            found[alias] = True
+    return found
+
+
+def _has_value(level: _Level, alias: str) -> bool:
+    return any(
+        not columns_elsewhere
+        for column, columns_elsewhere in _comparisons(level, alias)
+        if _leads_index(level.relations[alias], column)
+    )
+
+
+def _follows(level: _Level, alias: str, restricted: set[str]) -> bool:
+    """Whether its rows are looked up by those of a restricted relation."""
+    return any(
+        elsewhere and elsewhere <= restricted
+        for column, elsewhere in _comparisons(level, alias)
+        if _leads_index(level.relations[alias], column)
+    )
+
+
+def _comparisons(level: _Level, alias: str) -> Iterator[tuple[str, set[str]]]:
+    """Columns of a relation that are equal to something, and the aliases that this comes from."""
+    for condition in level.conditions:
+        test = condition.get("A_Expr", {})
+        if test.get("kind") not in ("AEXPR_OP", "AEXPR_IN", "AEXPR_OP_ANY"):
+            continue
+        if [part["String"]["sval"] for part in test.get("name", [])][-1:] != ["="]:
+            continue
+        for one, other in (("lexpr", "rexpr"), ("rexpr", "lexpr")):
+            column = _column(test.get(one, {}), alias, level)
+            if column is not None and "SubLink" not in str(test.get(other)):
+                yield column, {_alias_of(each, level) for each in columns_of(test.get(other))}
+
+
+def _column(node: Node, alias: str, level: _Level) -> str | None:
+    if "ColumnRef" not in node:
+        return None
+    found = next(columns_of(node), None)
+    return found[1] if found is not None and _alias_of(found, level) == alias else None
+
+
+def _alias_of(reference: tuple[str, str], level: _Level) -> str:
+    table, column = reference
+    if table:
+        return table
+    owners = [alias for alias, each in level.relations.items() if column in each.columns]
+    return owners[0] if owners else next(iter(level.relations), "")
+
+
+def _leads_index(relation: Relation, column: str) -> bool:
+    return any(
+        each.columns[:1] == (column,) and each.valid and not each.partial
+        for each in relation.indexes.values()
+    )
+
+
+def _may_use_index(condition: Node, relation: Relation) -> bool:
+    """Whether some index could serve it: ranges, nulls, patterns, alternatives."""
+    named = {column for _, column in columns_of(condition)}
+    if _is_join(condition):
+        return False
+    return any(each.mentions & named for each in relation.indexes.values()) or (
+        relation.partition_of is not None and bool(named)
+    )
+
+
+def _is_join(condition: Node) -> bool:
+    test = condition.get("A_Expr", {})
+    return "ColumnRef" in test.get("lexpr", {}) and "ColumnRef" in test.get("rexpr", {})
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write(kind: str, node: Node, touches: Touches, *, hidden: frozenset[str] = frozenset()) -> None:
+    """INSERT, UPDATE, DELETE or MERGE."""
+    world = touches.world
+    hidden |= _with(node, touches, hidden)
+    target = _named(node["relation"], world, hidden)
+    if kind == "InsertStmt":
+        _insert(node, target, touches, hidden)
+    else:
+        _change(kind, node, target, touches, hidden)
+    if target is not None:
+        _follow_keys(kind, node, target, touches)
+        for function in target.triggers.values():
+            touches.unknown.append(f"what the trigger's function {function}() does")
+
+
+def _insert(node: Node, target: Relation | None, touches: Touches, hidden: frozenset[str]) -> None:
+    if "selectStmt" in node:
+        inner = node["selectStmt"]["SelectStmt"]
+        _select(inner, touches, planned=True, lock=_READ, hidden=hidden)
+    if target is None:
+        return
+    touches.lock(target, _WRITE)
+    for key in target.reads if target.kind == "view" else ():
+        touches.lock_key(key, _WRITE)
+    if target.is_partitioned and touches.world.children(target.key):
+        touches.unknown.append("which partitions the rows belong to")
+    if "infer" in node.get("onConflictClause", {}):
+        touches.lock_indexes(target, _WRITE)
+
+
+def _change(
+    kind: str, node: Node, target: Relation | None, touches: Touches, hidden: frozenset[str]
+) -> None:
+    level = _Level()
+    if target is not None:
+        name = node["relation"].get("alias", {}).get("aliasname", node["relation"]["relname"])
+        level.relations[name] = target
+        if not node["relation"].get("inh"):
+            level.only.add(name)
+    source = node.get("fromClause") or node.get("usingClause") or []
+    if kind == "MergeStmt":
+        source = [node["sourceRelation"]]
+    others = _Level()
+    for each in source:
+        _from(each, others, touches, hidden, planned=True)
+    level.relations |= others.relations
+    level.only |= others.only
+    level.conditions += others.conditions
+    _add_condition(level, node.get("whereClause") or node.get("joinCondition"))
+    _below([node.get("whereClause"), node.get("targetList")], touches, hidden, planned=True)
+    _say_functions([node.get("whereClause"), node.get("targetList")], touches)
+    scans = _scans(level)
+    for alias, relation in level.relations.items():
+        lock = _WRITE if relation is target else _READ
+        certain = None if kind == "MergeStmt" and relation is target else scans[alias]
+        _use_one(level, alias, touches, lock, scans=certain)
+
+
+def _follow_keys(kind: str, node: Node, target: Relation, touches: Touches) -> None:
+    """Foreign keys are checked by queries of their own, for each row that changes."""
+    changed = {each["ResTarget"].get("name", "") for each in node.get("targetList", [])}
+    for each in target.constraints.values():
+        if each.references is not None and (
+            kind == "InsertStmt" or (kind == "UpdateStmt" and changed & set(each.columns))
+        ):
+            _look_at(each.references, touches, _ROW)
+    if kind not in ("UpdateStmt", "DeleteStmt"):
+        return
+    for each in touches.world.referencing(target.key):
+        if kind == "DeleteStmt" or changed & set(each.referenced):
+            _look_at(each.table, touches, _answer(kind, each))
+
+
+def _answer(kind: str, constraint: Constraint) -> LockMode:
+    action = constraint.on_delete if kind == "DeleteStmt" else constraint.on_update
+    return _WRITE if action in ("c", "n", "d") else _ROW
+
+
+def _look_at(key: str, touches: Touches, lock: LockMode) -> None:
+    relation = touches.world.relation(key)
+    if relation is not None:
+        # By its index where it has one; a child without one is read as a whole, for each row.
+        touches.use(relation, lock, scans=False if holds_rows(relation) else None)
