@@ -263,7 +263,7 @@ def validate_with_not_valid(site: Site) -> Problems:
         return
     yield Problem(
         message=f"{sql.ident(name)} is added at line {added.line} of the same transaction, "
-        f"whose lock on {site.table} is kept until it commits: nobody writes while every row is read.",
+        f"whose lock on {site.table} is kept to its end: nobody writes while every row is read.",
         remedy=f"-- Leave it out here. {NEXT.removeprefix('-- ')}\n"
         f"ALTER TABLE {site.table} VALIDATE CONSTRAINT {sql.ident(name)};",
     )

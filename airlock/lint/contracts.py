@@ -92,7 +92,7 @@ def drop_cascade(site: Site) -> Problems:
     phase = "-- Phase: contract\n" if site.script.phase == "contract" else ""
     yield Problem(
         message="Views, foreign keys and whatever else depends on it go without being named.",
-        remedy=f"-- Drop by name what goes with it, so that a reader sees it; then:\n{phase}{without};",
+        remedy=f"-- First drop by name what goes with it, for a reader to see:\n{phase}{without};",
     )
 
 

@@ -89,10 +89,9 @@ def dropped(node: Node) -> list[str]:
     on="ReindexStmt",
 )
 def reindex_not_concurrent(site: Site) -> Problems:
-    single = site.node.get("kind") in ("REINDEX_OBJECT_INDEX", "REINDEX_OBJECT_TABLE")
     if site.node.get("kind") == "REINDEX_OBJECT_SYSTEM" or not site.touches_existing:
         return
-    if needs_no_transaction(site.statement) and single or _is_concurrent(site):
+    if _is_concurrent(site):
         return
     words = {
         "REINDEX_OBJECT_INDEX": "INDEX",
@@ -109,6 +108,8 @@ def reindex_not_concurrent(site: Site) -> Problems:
 
 
 def _is_concurrent(site: Site) -> bool:
+    if site.node.get("kind") in ("REINDEX_OBJECT_INDEX", "REINDEX_OBJECT_TABLE"):
+        return needs_no_transaction(site.statement)
     options = [each["DefElem"] for each in site.node.get("params", ())]
     return any(each["defname"] == "concurrently" for each in options)
 

@@ -234,7 +234,7 @@ def lock_table(site: Site) -> Problems:
         return
     tables = [sql.qualified(each["RangeVar"]) for each in site.node.get("relations", ())]
     yield Problem(
-        message=f"{site.waiting(None)} The lock is kept until the last statement of its transaction.",
+        message=f"{site.waiting(None)} The lock is kept until its transaction ends.",
         remedy="-- Lock the rows that are meant, in a transaction with little else:\n"
         + "\n".join(f"SELECT FROM {table} WHERE id = 1 FOR UPDATE;" for table in tables),
     )

@@ -105,7 +105,7 @@ def sarif(outcome: Outcome) -> str:
 
 
 def _sarif_rule(rule: Rule) -> dict[str, object]:
-    described = {
+    described: dict[str, object] = {
         "id": rule.id,
         "shortDescription": {"text": rule.summary},
         "defaultConfiguration": {"level": _SARIF[rule.level]},

@@ -1,4 +1,4 @@
-"""One file as it is linted: its statements, what cannot be read, and what it asks to be let pass."""
+"""One file as it is linted: statements, what cannot be read, and what is to be let pass."""
 
 from __future__ import annotations
 

@@ -63,7 +63,9 @@ class Site:
     @property
     def definition(self) -> Node:
         """What an ALTER TABLE's command adds: a column, constraint or partition."""
-        return next(iter(self.node.get("def", {}).values()), {})
+        nothing: Node = {}
+        found: Node = self.node.get("def", nothing)
+        return next(iter(found.values()), nothing)
 
     @property
     def touches_existing(self) -> bool:

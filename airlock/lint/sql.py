@@ -100,6 +100,9 @@ def ident(name: str) -> str:
     quoted = '"' + name.replace('"', '""') + '"'
     if not _PLAIN.fullmatch(name):
         return quoted
+    # Of the reserved words only these have a sign in them.
+    if not name.isalpha() and not name.startswith(("current_", "session_", "system_")):
+        return name
     try:
         syntax.parse(f"CREATE TABLE {name} ({name} int)")
     except syntax.SqlError:

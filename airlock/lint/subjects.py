@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from airlock.lint import sql
 from airlock.syntax import Node, Statement
@@ -34,7 +34,7 @@ def _made(statement: Statement) -> Iterator[str]:
         return
     for key in _MADE:
         if isinstance(found := statement.node.get(key), list):
-            yield sql.strings(found)[-1]  # pyright: ignore[reportUnknownArgumentType]
+            yield sql.strings(cast("list[Node]", found))[-1]
     if "typevar" in statement.node:
         yield statement.node["typevar"]["relname"]
     if "sequence" in statement.node:
@@ -50,10 +50,9 @@ def _names(statement: Node, made: set[str]) -> Iterator[str]:
         if "idxname" in node:
             yield node["idxname"]
         for key in ("names", "funcname", "objname", "typeName", "domainname"):
-            if isinstance(found := node.get(key), list) and found:
-                name = sql.strings(found)[-1]
-                if name in made:
-                    yield name
+            if isinstance(found := node.get(key), list):
+                name = sql.strings(cast("list[Node]", found))[-1:]
+                yield from made.intersection(name)
         if isinstance(text := node.get("sval"), str) and text in made:
             yield text
     yield from _objects(statement)
@@ -76,11 +75,12 @@ def _objects(statement: Node) -> Iterator[str]:
 
 
 def _nodes(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        yield node
-        for child in node.values():
-            if isinstance(child, dict | list):
-                yield from _nodes(child)
-    elif isinstance(node, list):
-        for child in node:
-            yield from _nodes(child)
+    waiting = [node]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            known = cast("dict[str, Any]", found)
+            yield known
+            waiting.extend(known.values())
+        elif isinstance(found, list):
+            waiting.extend(cast("list[Any]", found))

@@ -64,8 +64,8 @@ def statements_after_lock(site: Site) -> Problems:
         return
     names = ", ".join(sorted(str(name) for name in above.locked))
     yield Problem(
-        message=f"{names} is locked since line {above.holder.statement.line} (AccessExclusiveLock), and "
-        "nobody reads or writes it until this is done, too.",
+        message=f"{names} is locked since line {above.holder.statement.line} "
+        "(AccessExclusiveLock), and nobody reads or writes it until this is done, too.",
         remedy=f"{NEXT}\n{sql.flat(mine.statement.text)};",
     )
 
