@@ -47,8 +47,7 @@ def lint(scripts: Sequence[Script], world: World, policy: Policy) -> Outcome:
     for script in scripts:
         run.read(script)
         if script.history:
-            for known in (*world.relations.values(), *world.indexes.values()):
-                known.new = False
+            _settle(world)
     run.release_checks()
     found = [each for script in scripts for each in run.judged(script)]
     return Outcome(
@@ -57,6 +56,15 @@ def lint(scripts: Sequence[Script], world: World, policy: Policy) -> Outcome:
         findings=tuple(each for each in found if not each.allowed),
         allowed=tuple(each for each in found if each.allowed),
     )
+
+
+def _settle(world: World) -> None:
+    """What was made is there and in use, and has nobody knows how many rows."""
+    for index in world.indexes.values():
+        index.new = False
+    for relation in world.relations.values():
+        if relation.new:
+            relation.new, relation.rows, relation.size_bytes = False, None, None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -16,7 +16,8 @@ _READ = ("OBJECT_VIEW", "OBJECT_MATVIEW")
 
 def _is_due(site: Site) -> bool:
     """Whether it takes something away that the running release may use."""
-    return site.touches_existing and site.script.phase != "contract"
+    taken = site.prediction.drops or site.prediction.breaks
+    return site.touches_existing and bool(taken) and site.script.phase != "contract"
 
 
 @rule(

@@ -22,7 +22,30 @@ _CREATE = "sql-createindex.html#SQL-CREATEINDEX-CONCURRENTLY"
 def index_not_concurrent(site: Site) -> Problems:
     if site.node.get("concurrent") or not site.prediction.builds:
         return
-    yield Problem(message=site.holds, remedy=f"{_concurrently(site)};")
+    parts = site.partitions
+    if parts and not site.range_var.get("inh"):
+        return
+    remedy = _by_partition(site, parts) if parts else f"{_concurrently(site)};"
+    yield Problem(message=site.holds, remedy=remedy)
+
+
+def _by_partition(site: Site, parts: list[str]) -> str:
+    """CONCURRENTLY is not for partitioned tables: the whole first, empty, then each of its parts."""
+    whole = sql.with_words(sql.without_words(site.statement.text, "IF NOT EXISTS"), "ON", "ONLY")
+    name = site.node.get("idxname", "")
+    if not name:
+        name = sql.shortened(site.short_table, "idx")
+        whole = sql.with_words(whole, "INDEX", sql.ident(name))
+    relation = site.range_var["location"]
+    rest = sql.piece(site.statement, relation).partition(" ")[2]
+    unique = "UNIQUE " if site.node.get("unique") else ""
+    lines = ["-- CONCURRENTLY is not for partitioned tables. First the whole, which is empty:"]
+    lines += [f"{whole};", "-- Then each partition's, and attached:"]
+    for part in parts:
+        own = sql.ident(sql.shortened(part.rpartition(".")[2].strip('"'), name))
+        lines.append(f"CREATE {unique}INDEX CONCURRENTLY {own} ON {part} {rest};")
+        lines.append(f"ALTER INDEX {sql.ident(name)} ATTACH PARTITION {own};")
+    return "\n".join(lines)
 
 
 def _concurrently(site: Site) -> str:

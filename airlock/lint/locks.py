@@ -8,10 +8,20 @@ from airlock.lint.finding import Level
 from airlock.lint.rule import Problem, Problems, rule
 from airlock.lint.site import LATER, NEXT, Site
 
+# Whose own rule knows more: only other refreshes wait for a concurrent one, for example.
+_WITH_RULES = ("RefreshMatViewStmt", "TruncateStmt", "IndexStmt")
 _ALTER = "sql-altertable.html#SQL-ALTERTABLE-NOTES"
 _LOCKS = "explicit-locking.html#LOCKING-TABLES"
-# What is unknown of them is where else they reach: by a trigger, or a domain's columns.
-_JUDGED_ELSEWHERE = ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "AlterDomainStmt")
+# What is unknown of them is where else they reach: a trigger, a domain's columns, new objects.
+_JUDGED_ELSEWHERE = (
+    "InsertStmt",
+    "UpdateStmt",
+    "DeleteStmt",
+    "MergeStmt",
+    "AlterDomainStmt",
+    "CreateExtensionStmt",
+    "DropStmt",
+)
 
 
 @rule(
@@ -68,7 +78,8 @@ def _type_alone(column: Column) -> str:
 def add_column_volatile_default(site: Site) -> Problems:
     (column,) = columns(site)
     default = column.constraint("CONSTR_DEFAULT")
-    if site.work != "rewrite" or default is None:
+    domain = site.world.type_of(column.node["typeName"]).name in site.world.domains
+    if site.work != "rewrite" or default is None or domain:
         return
     yield Problem(
         message=f"The default of {column.name} is computed for each row there is. {site.holds}",
@@ -370,8 +381,7 @@ def unknown_effect(site: Site) -> Problems:
     on="*",
 )
 def locked_while_working(site: Site) -> Problems:
-    # A refresh is a matter of its own: only other refreshes wait for a concurrent one.
-    if site.work is not None and site.kind not in ("RefreshMatViewStmt", "TruncateStmt"):
+    if site.work is not None and site.kind not in _WITH_RULES:
         yield Problem(message=site.holds, remedy=_window(site))
 
 

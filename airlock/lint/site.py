@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,6 +81,14 @@ class Site:
         return self.world.relations.get(self.world.key(range_var))
 
     @property
+    def partitions(self) -> list[str]:
+        """The partitions that its relation is known to have."""
+        relation = self.relation
+        if relation is None or not relation.is_partitioned:
+            return []
+        return [each.name for each in self.world.children(relation.key)]
+
+    @property
     def certain(self) -> bool:
         """Whether it is known that rows are read or written, and not only possible."""
         return any(each.rewrites or each.scans for each in self.prediction.effects)
@@ -107,7 +115,8 @@ class Site:
 
     def waiting(self, work: Work | None) -> str:
         """The sentence of ``holds``, for another work than the effects tell."""
-        if not (waits := ", ".join(_waits(self.prediction.effects))):
+        indexes = {each.name for each in self.world.indexes.values()}
+        if not (waits := ", ".join(_waits(self.prediction.effects, indexes))):
             return ""
         waits = waits[0].upper() + waits[1:]
         if work is None:
@@ -148,15 +157,15 @@ class Site:
         return f"-- Airlock: backfill table={self.table} key={key} batch=5000\n{statement};"
 
 
-def _waits(effects: Sequence[Effect]) -> Iterator[str]:
-    blocking = sorted(
-        (each for each in effects if each.blocks_writes), key=lambda each: -(each.lock or 0)
-    )
-    for each in blocking[:3]:
-        who = "nobody reads or writes" if each.blocks_reads else "nobody writes"
-        yield f"{who} {each.relation or 'what it touches'} ({each.lock_name})"
-    if blocking[3:]:
-        yield f"and {len(blocking) - 3} more relations are locked"
+def _waits(effects: Sequence[Effect], indexes: Collection[str]) -> Iterator[str]:
+    """Who waits for which relations, by lock mode; indexes only where no table is locked."""
+    blocking = [each for each in effects if each.blocks_writes]
+    tables = [each for each in blocking if each.relation not in indexes] or blocking
+    for mode in sorted({each.lock for each in tables if each.lock is not None}, reverse=True):
+        who = "nobody reads or writes" if mode.blocks_reads else "nobody writes"
+        names = [each.relation or "what it touches" for each in tables if each.lock == mode]
+        more = f" and {len(names) - 3} more" if names[3:] else ""
+        yield f"{who} {', '.join(names[:3])}{more} ({mode.pg_name})"
 
 
 def spoken(seconds: float) -> str:

@@ -26,7 +26,15 @@ def of(statements: Sequence[Statement]) -> list[frozenset[str]]:
     Names without schemas: who writes both the long and the short form means the same.
     """
     made = {name for each in statements for name in _made(each)}
-    return [frozenset(_names(each.node, made)) for each in statements]
+    return [
+        frozenset() if _depends(each) else frozenset(_names(each.node, made)) for each in statements
+    ]
+
+
+def _depends(statement: Statement) -> bool:
+    """Whether it is about a part of a table that it does not name."""
+    dropped = statement.node.get("removeType") in ("OBJECT_INDEX", "OBJECT_VIEW", "OBJECT_MATVIEW")
+    return dropped or statement.kind == "ReindexStmt"
 
 
 def _made(statement: Statement) -> Iterator[str]:
@@ -68,10 +76,11 @@ def _objects(statement: Node) -> Iterator[str]:
             yield parts[-1]
         elif "String" in each:
             yield each["String"]["sval"]
-    for option in statement.get("options", ()):
-        if option.get("DefElem", {}).get("defname") == "owned_by":
-            owner = sql.strings(option["DefElem"]["arg"]["List"]["items"])
-            yield from owner[-2:-1]
+    if "sequence" in statement:
+        for option in statement.get("options", ()):
+            if option["DefElem"]["defname"] == "owned_by":
+                owner = sql.strings(option["DefElem"]["arg"]["List"]["items"])
+                yield from owner[-2:-1]
 
 
 def _nodes(node: Any) -> Iterator[dict[str, Any]]:
