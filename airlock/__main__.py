@@ -161,8 +161,14 @@ def _project_of(files: list[Path] | None, target: str | None) -> settings.Projec
 
 def _known(target: settings.Target | None, database: str | None) -> Known | None:
     """What a database says, where one is named."""
-    if database is None and target is None:
-        return None
+    if database is None:
+        if target is None:
+            return None
+        try:
+            _ = target.database_url
+        except Refused as missing:
+            typer.echo(f"Sizes, and what is deployed, are not known. {missing}", err=True)
+            return None
     from airlock.review import look
 
     return _run(look(target, database))

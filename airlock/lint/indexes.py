@@ -30,7 +30,7 @@ def index_not_concurrent(site: Site) -> Problems:
 
 
 def _by_partition(site: Site, parts: list[str]) -> str:
-    """CONCURRENTLY is not for partitioned tables: the whole first, empty, then each of its parts."""
+    """The whole first, which is empty, and then each of its parts concurrently."""
     whole = sql.with_words(sql.without_words(site.statement.text, "IF NOT EXISTS"), "ON", "ONLY")
     name = site.node.get("idxname", "")
     if not name:

@@ -115,8 +115,7 @@ class Site:
 
     def waiting(self, work: Work | None) -> str:
         """The sentence of ``holds``, for another work than the effects tell."""
-        indexes = {each.name for each in self.world.indexes.values()}
-        if not (waits := ", ".join(_waits(self.prediction.effects, indexes))):
+        if not (waits := ", ".join(_waits(self.prediction.effects, self.world.indexes))):
             return ""
         waits = waits[0].upper() + waits[1:]
         if work is None:
@@ -146,7 +145,8 @@ class Site:
     def key_of(self, range_var: Node) -> str:
         """A column to cut a table by: of a unique index where one is known, or ``id``."""
         relation = self.known(range_var)
-        for index in relation.indexes.values() if relation else ():
+        known = relation.indexes.values() if relation else ()
+        for index in sorted(known, key=lambda each: not each.primary):
             if index.unique and index.valid and not index.partial and len(index.columns) == 1:
                 return sql.ident(index.columns[0] or "id")
         return "id"
