@@ -23,6 +23,7 @@ from airlock.request import Gate
 if TYPE_CHECKING:
     from airlock.drift import DriftReport
     from airlock.ledger import Deploy
+    from airlock.lint import Outcome
     from airlock.masking import Table
     from airlock.plan import Plan
     from airlock.review import Known
@@ -186,9 +187,11 @@ def plan(
     """Show what a deploy would apply. Changes nothing."""
     from airlock.preview import preview
 
-    planned = _run(preview(settings.target(target), up_to=up_to))
+    chosen = settings.target(target)
+    planned = _run(preview(chosen, up_to=up_to))
+    found = _linted(chosen, planned)
     if as_json:
-        _print(_plan_as_json(planned))
+        _print({**_plan_as_json(planned), "findings": len(found.findings)})
         return
     typer.echo(f"{target} stands at {planned.head or 'nothing'}.")
     if not planned.migrations:
@@ -200,7 +203,17 @@ def plan(
             for statement in segment.statements:
                 outside = "" if segment.transactional else "  (outside a transaction)"
                 typer.echo(f"      {statement.line:>4}  {statement.summary}{outside}")
+    if found.findings:
+        from airlock.lint import render
+
+        typer.echo(f"Lint: {render.summary(found)} Read them: airlock lint --target {target}")
     typer.echo(f"Rehearse and apply them: airlock deploy {target}")
+
+
+def _linted(target: settings.Target, planned: Plan) -> Outcome:
+    from airlock import review
+
+    return _run(review.review_plan(target, planned))
 
 
 def _plan_as_json(planned: Plan) -> dict[str, object]:

@@ -17,6 +17,7 @@ from airlock.errors import AirlockError, Refused
 from airlock.lint import Finding, Level, Outcome, Policy, Script
 
 if TYPE_CHECKING:
+    from airlock.plan import Plan
     from airlock.settings import LintSettings, Project, Target
 
 MAJOR = 16
@@ -151,6 +152,14 @@ def policy(settings: LintSettings) -> Policy:
         levels={rule: Level.of(word) for rule, word in settings.levels.items()},
         large_rows=settings.large_rows,
     )
+
+
+async def review_plan(target: Target, plan: Plan) -> Outcome:
+    """What lint finds in the migrations that a deploy would apply."""
+    scripts = [lint.read(each.file, each.forward) for each in plan.migrations]
+    if not scripts:
+        return Outcome(files=0, history=0, findings=(), allowed=())
+    return lint.lint(scripts, (await look(target, None)).world, policy(target.lint))
 
 
 async def look(target: Target | None, url: str | None) -> Known:

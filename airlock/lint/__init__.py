@@ -6,7 +6,7 @@ Rules look at statements, at what is predicted of them, and at the files that go
 from airlock.lint.check import FILE, HEADER, lint
 from airlock.lint.finding import Finding, Level, Outcome, Policy
 from airlock.lint.rule import RULES, Rule
-from airlock.lint.script import Script, read
+from airlock.lint.script import Script, exceptions, read
 
 __all__ = [
     "FILE",
@@ -18,6 +18,7 @@ __all__ = [
     "Policy",
     "Rule",
     "Script",
+    "exceptions",
     "lint",
     "read",
 ]

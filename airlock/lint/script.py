@@ -95,6 +95,12 @@ def read(file: str, text: str, *, history: bool = False) -> Script:
     )
 
 
+def exceptions(text: str) -> tuple[Allow, ...]:
+    """The exceptions of a file that has been deployed: those with a reason and a statement."""
+    statements, _ = _statements(text)
+    return tuple(each for each in allows(text, statements) if each.reason and each.statement)
+
+
 def allows(text: str, statements: tuple[Statement, ...]) -> Iterator[Allow]:
     """The exceptions that stand in comments between two statements."""
     if "allow" not in text.lower():

@@ -7,11 +7,13 @@ from pathlib import Path
 from airlock import review, settings
 from airlock.effects import LockMode
 from airlock.lint import Finding, Level, Policy, render
+from airlock.preview import preview
 from tests.postgres.conftest import Project
 
 TABLES = """
 CREATE TABLE sources (id bigint PRIMARY KEY);
-CREATE TABLE deals (number bigint PRIMARY KEY, source_id bigint REFERENCES sources, name varchar(50));
+CREATE TABLE deals (number bigint PRIMARY KEY, source_id bigint REFERENCES sources,
+    name varchar(50));
 CREATE INDEX idx_deals_source_id ON deals (source_id);
 CREATE TABLE small (id bigint PRIMARY KEY, a int);
 INSERT INTO deals SELECT n, NULL, repeat('x', 40) FROM generate_series(1, 20000) AS n;
@@ -70,3 +72,8 @@ async def test_with_a_target_only_what_is_not_deployed_is_judged(project: Projec
         ("002_step.sql", "index-not-concurrent")
     ]
     assert LockMode.SHARE.pg_name in found.findings[0].message
+    planned = await preview(project.target)
+    found = await review.review_plan(project.target, planned)
+    assert [(each.file, each.rule) for each in found.findings] == [
+        ("002_step.sql", "index-not-concurrent")
+    ]
