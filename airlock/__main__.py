@@ -76,7 +76,13 @@ def _print(value: object) -> None:
 
 
 @app.command()
-def new(description: Annotated[str, typer.Argument(help="What it does, in a few words.")]) -> None:
+def new(
+    description: Annotated[str, typer.Argument(help="What it does, in a few words.")],
+    phase: Annotated[
+        migration.Phase,
+        typer.Option(help="When it is applied: before the new release, or after it is healthy."),
+    ] = "expand",
+) -> None:
     """Create the next migration file from the template."""
     project = settings.load()
     slug = migration.slug(description)
@@ -92,6 +98,7 @@ def new(description: Annotated[str, typer.Argument(help="What it does, in a few 
             title=title[:1].upper() + title[1:],
             author=_requester(),
             date=f"{datetime.now().astimezone():%Y-%m-%d}",
+            phase="-- Phase: contract\n" if phase == "contract" else "",
         ),
         encoding="utf-8",
     )
@@ -198,7 +205,8 @@ def plan(
         typer.echo("Nothing to do.")
         return
     for each in planned.migrations:
-        typer.echo(f"  {each.label}  {each.purpose or each.title}")
+        when = "  (contract: after the release is healthy)" if each.phase == "contract" else ""
+        typer.echo(f"  {each.label}  {each.purpose or each.title}{when}")
         for segment in migration.script(each.forward):
             for statement in segment.statements:
                 outside = "" if segment.transactional else "  (outside a transaction)"
@@ -226,6 +234,7 @@ def _plan_as_json(planned: Plan) -> dict[str, object]:
                 "version": each.version,
                 "file": each.file,
                 "purpose": each.purpose,
+                "phase": each.phase,
                 "checksum": each.checksum,
                 "statements": [
                     {

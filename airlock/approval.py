@@ -12,6 +12,7 @@ from airlock.effects import Effect
 from airlock.errors import Refused
 from airlock.ledger import Deploy
 from airlock.markdown import fenced, plain
+from airlock.migration import Migration
 from airlock.rehearsal import Rehearsal
 from airlock.request import DeployRequest, Gate
 from airlock.settings import Target
@@ -181,7 +182,7 @@ def question(
     forward_s = sum(each.seconds for each in rehearsal.migrations)
     back_s = sum(each.reverse_seconds for each in rehearsal.migrations)
     facts = [
-        *(f"{each.label}: {each.purpose or each.title}" for each in row.planned.migrations),
+        *map(_said, row.planned.migrations),
         f"On the clone: {forward_s:.2f} s forwards, {back_s:.2f} s back",
         f"Way back, rehearsed: {rehearsal.rollback_sentence}",
         f"Snapshot: {snapshot.id}, {age_min:.0f} min old, proved by the rehearsal",
@@ -201,6 +202,11 @@ def question(
     if not difference.is_empty:
         lines += ["", "What it changes:", "", fenced(difference.render(limit=DIFF_LINES), "diff")]
     return "\n".join(lines)
+
+
+def _said(each: Migration) -> str:
+    when = " (contract: after the new release is healthy)" if each.phase == "contract" else ""
+    return f"{each.label}: {each.purpose or each.title}{when}"
 
 
 def _waits(found: list[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ What a step needs it reads from the ledger, and what an undo will need it leaves
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -34,9 +35,10 @@ from airlock.errors import Broken, Refused, Stranded
 from airlock.health import HealthVerdict
 from airlock.introspection import read_catalogue, read_guard
 from airlock.ledger import Deploy, Lease, State
+from airlock.migration import Phase
 from airlock.plan import Plan
 from airlock.postgres import Conn
-from airlock.rehearsal import Rehearsal, new_problems
+from airlock.rehearsal import Rehearsal, RehearsedMigration, new_problems
 from airlock.release import Release
 from airlock.request import DeployRequest
 from airlock.rollback import Undone
@@ -120,9 +122,28 @@ async def prepare_release(lease: Lease) -> Release | None:
         if row.release is not None and row.state not in ("planned", "snapshotted"):
             return record.load(Release, row.release)  # a tag may have moved since
         request = await _request(conn, lease)
-        chosen = await release.check_out(target, request.release)
+        chosen = await _release_that_stays(conn, target, row) if request.release is None else None
+        if chosen is None:
+            chosen = await release.check_out(target, request.release)
         await ledger.note(conn, lease, release=record.dump(chosen))
     return chosen
+
+
+async def _release_that_stays(conn: Conn, target: Target, row: Deploy) -> Release | None:
+    """For a contract by itself, the release that was deployed before and serves now.
+
+    None where there is none: the service's own folder may have changed since it was started.
+    """
+    if not row.planned.migrations or row.planned.of_phase("expand"):
+        return None
+    running = await running_instance(conn, target)
+    if running is None:
+        return None
+    for each in await ledger.recent(conn, limit=20):
+        known = record.load(Release, each.release) if each.release else None
+        if known and known.can_go_back and known.directory == running.directory:
+            return known
+    return None
 
 
 async def take_snapshot(lease: Lease) -> Snapshot:
@@ -163,7 +184,8 @@ async def rehearse(lease: Lease) -> Rehearsal:
             return _rehearsed(row, row.planned)
         source = record.load(Snapshot, _needed(row.snapshot, "snapshot"))
         await snapshot.check_origin(source, target, head=row.planned.head)
-        rehearsed, expected = await rehearsal.rehearse(target, lease, row.planned, source)
+        rehearsed, expanded, expected = await rehearsal.rehearse(target, lease, row.planned, source)
+        await ledger.save_catalogue(conn, expanded)
         fingerprint = await ledger.save_catalogue(conn, expected)
         await ledger.advance(
             conn,
@@ -332,7 +354,7 @@ def _approval(row: Deploy) -> Approval | None:
 
 
 async def apply_plan(lease: Lease) -> Applied:
-    """Run the rehearsed plan on production; what the ledger already has is skipped."""
+    """Run the rehearsed plan on production, up to its contract; what is there is skipped."""
     target = settings.target(lease.target)
     async with ledger.journal(target, lease, "apply_plan") as conn:
         row = await ledger.deploy(conn, lease.deploy)
@@ -342,15 +364,48 @@ async def apply_plan(lease: Lease) -> Applied:
             rehearsed = _rehearsed(row, todo)
             _check_approved(row, rehearsed)
             await _check_schema(conn, lease, rehearsed)
-            await run_plan(conn, lease, todo)
-    return Applied(migrations=tuple(each.label for each in todo.migrations))
+            await run_plan(conn, lease, todo, "expand")
+    return Applied(migrations=tuple(each.label for each in todo.of_phase("expand")))
 
 
-async def run_plan(conn: Conn, lease: Lease, todo: Plan) -> None:
-    """Every migration of the plan, on a connection of its own. The apply without its checks."""
+async def apply_contract(lease: Lease) -> Applied:
+    """Run the contract of the rehearsed plan, once the release that serves is known to be healthy.
+
+    What the ledger already has is skipped.
+    """
+    target = settings.target(lease.target)
+    async with ledger.journal(target, lease, "apply_contract") as conn:
+        row = await ledger.deploy(conn, lease.deploy)
+        todo = row.planned
+        if row.state != "contracted":
+            rehearsed = _rehearsed(row, todo)
+            _check_healthy(target, row)
+            await _check_schema(conn, lease, rehearsed)
+            await run_plan(conn, lease, todo, "contract")
+    return Applied(migrations=tuple(each.label for each in todo.of_phase("contract")))
+
+
+def _check_healthy(target: Target, row: Deploy) -> None:
+    expected: State = "verified" if target.service is None else "healthy"
+    if row.state not in (expected, "contracting"):
+        raise Refused(
+            f"Deploy {row.id} is {row.state}, and its contract waits until it is {expected}: what "
+            f"serves now may need what the contract takes away. See: airlock status {row.target}"
+        )
+
+
+_STATES: Mapping[Phase, tuple[State, State]] = {
+    "expand": ("applying", "applied"),
+    "contract": ("contracting", "contracted"),
+}
+
+
+async def run_plan(conn: Conn, lease: Lease, todo: Plan, phase: Phase = "expand") -> None:
+    """Every migration of one phase, on a connection of its own. The apply without its checks."""
     target = settings.target(lease.target)
     lock_ms = (await _request(conn, lease)).lock_timeout_ms or target.budget.lock_timeout_ms
-    await ledger.advance(conn, lease, "applying")
+    begun, done = _STATES[phase]
+    await ledger.advance(conn, lease, begun)
     purpose = sessions.apply_name(lease)
     async with postgres.connect(target.database_url, purpose=purpose) as production:
         await sessions.end_earlier(production, lease)
@@ -363,8 +418,9 @@ async def run_plan(conn: Conn, lease: Lease, todo: Plan) -> None:
             begun={row.version: row for row in rows},
         )
         for position, each in enumerate(todo.migrations, 1):
-            await runner.forward(each, position=position)
-    await ledger.advance(conn, lease, "applied")
+            if each.phase == phase:
+                await runner.forward(each, position=position)
+    await ledger.advance(conn, lease, done)
 
 
 def _rehearsed(row: Deploy, todo: Plan) -> Rehearsal:
@@ -414,11 +470,16 @@ async def _check_schema(conn: Conn, lease: Lease, rehearsed: Rehearsal) -> None:
 
 
 async def verify_schema(lease: Lease) -> SchemaDiff:
-    """Hold production's catalogue against the rehearsed one. Raises Broken when they differ."""
+    """Hold production's catalogue against the rehearsed one. Raises Broken when they differ.
+
+    The one of the phase that is there; half-way through the contract there is none.
+    """
     target = settings.target(lease.target)
     async with ledger.journal(target, lease, "verify_schema") as conn:
         row = await ledger.deploy(conn, lease.deploy)
-        expected = await ledger.load_catalogue(conn, _needed(row.schema_expected, "schema"))
+        if row.state == "contracting":
+            return SchemaDiff(added=(), removed=(), changed=(), notes={})
+        expected = await ledger.load_catalogue(conn, _fingerprint(row))
         guard = await read_guard(conn)  # before the catalogue, so that a later change shows
         found = await read_catalogue(conn)
         difference = diff(expected, found)
@@ -429,8 +490,28 @@ async def verify_schema(lease: Lease) -> SchemaDiff:
         before = await ledger.load_catalogue(conn, _needed(row.schema_before, "schema"))
         if faults := new_problems(before, found):
             raise Broken(f"After the apply {target.name} has: {'; '.join(faults)}")
-        await ledger.advance(conn, lease, "verified", guard_after=guard)
+        await _reach(conn, lease, row, "verified", guard_after=guard)
     return difference
+
+
+def _fingerprint(row: Deploy) -> str:
+    """Of the schema that the phase which is there has left."""
+    wanted = _needed(row.schema_expected, "schema")
+    if row.state == "contracted" or not row.planned.of_phase("contract"):
+        return wanted
+    done = len(row.planned.of_phase("expand"))
+    rehearsed = _rehearsed(row, row.planned)
+    return rehearsed.migrations[done - 1].schema_after if done else rehearsed.schema_before
+
+
+async def _reach(
+    conn: Conn, lease: Lease, row: Deploy, state: State, **columns: str | None
+) -> None:
+    """Advance to a state that comes before the contract; whoever is past it stays there."""
+    if row.state in ledger.CONTRACT:
+        await ledger.note(conn, lease, **columns)
+    else:
+        await ledger.advance(conn, lease, state, **columns)
 
 
 async def restart_service(lease: Lease) -> Restart | None:
@@ -448,7 +529,7 @@ async def restart_service(lease: Lease) -> Restart | None:
         done = await service.restart(
             target, chosen, old=running, token=f"deploy-{lease.deploy}-forward"
         )
-        await ledger.advance(conn, lease, "restarted", restart=record.dump(done))
+        await _reach(conn, lease, row, "restarted", restart=record.dump(done))
     return done
 
 
@@ -472,8 +553,9 @@ async def check_health(lease: Lease) -> HealthVerdict | None:
         verdict = await health.check(target, new, skip=skip)
         if verdict.verdict != "healthy":
             await ledger.note(conn, lease, health=record.dump(verdict))
-            raise Broken(f"The new release is {verdict.verdict}: {verdict.summary}")
-        await ledger.advance(conn, lease, "healthy", health=record.dump(verdict))
+            which = "After its contract the" if row.state == "contracted" else "The"
+            raise Broken(f"{which} new release is {verdict.verdict}: {verdict.summary}")
+        await _reach(conn, lease, row, "healthy", health=record.dump(verdict))
     return verdict
 
 
@@ -546,17 +628,20 @@ async def going_back(conn: Conn, lease: Lease, failure: str) -> Deploy:
 
 
 async def roll_back(lease: Lease, failure: str) -> Rollback:
-    """Take production back to before the deploy: code, schema, health.
+    """Take production back to before the deploy: contract, code, schema, health.
 
-    The old release comes first: it ran on the new schema during the deploy, while the new release
-    was never meant for the old one. Raises Stranded when a part does not go back.
+    The old release comes before the schema that the expand left: it ran on that during the deploy,
+    while the new release was never meant for the old one. On the contract it never ran, so that
+    goes back before everything. Raises Stranded when a part does not go back.
     """
     target = settings.target(lease.target)
     async with ledger.journal(target, lease, "roll_back", failure) as conn:
         row = await going_back(conn, lease, failure)
         code_goes_back = _code_goes_back(row)
+        contract = await _old_contract(target, lease, row) if code_goes_back else ()
         back = await _old_release(conn, target, lease, row) if code_goes_back else None
         undone = await _old_schema(conn, target, lease, row)
+        undone = replace(undone, migrations=(*contract, *undone.migrations))
         if back is None:
             # The same code, with connections that have not seen the other schema.
             back = await _old_release(conn, target, lease, row)
@@ -601,10 +686,21 @@ async def serve_again(conn: Conn, target: Target, lease: Lease) -> Aftermath:
     return await _look_after(conn, target, lease, row, back)
 
 
+async def _old_contract(target: Target, lease: Lease, row: Deploy) -> tuple[str, ...]:
+    """Undo the contract's part of the plan, as far as it is there; what was undone."""
+    versions = {each.version for each in row.planned.of_phase("contract")}
+    if not versions:
+        return ()
+    return await rollback.reverse_some(target, lease, _steps(row), versions)
+
+
 async def _old_schema(conn: Conn, target: Target, lease: Lease, row: Deploy) -> Undone:
     expected = await ledger.load_catalogue(conn, _needed(row.schema_before, "schema"))
-    steps = record.load(Rehearsal, row.rehearsal).migrations if row.rehearsal else ()
-    return await rollback.reverse_migrations(target, lease, steps, expected)
+    return await rollback.reverse_migrations(target, lease, _steps(row), expected)
+
+
+def _steps(row: Deploy) -> tuple[RehearsedMigration, ...]:
+    return record.load(Rehearsal, row.rehearsal).migrations if row.rehearsal else ()
 
 
 async def _look_after(

@@ -30,7 +30,9 @@ from airlock.service import Restart, log
 from airlock.settings import Target
 from airlock.timeline import UNDOES, StepTime
 
-VERSION = 2
+VERSION = 3
+# Since which there is a delivery for each alert and channel.
+WITH_DELIVERIES = 2
 # An open deploy without a beat for so long has lost its runner.
 SILENT_S = 30.0
 # The journal's line where a person took a deploy up again in order to undo it.
@@ -48,6 +50,8 @@ State = Literal[
     "verified",
     "restarted",
     "healthy",
+    "contracting",
+    "contracted",
     "succeeded",
     "failed",
     "rolling_back",
@@ -57,6 +61,8 @@ State = Literal[
 Kind = Literal["deploy", "refresh"]
 FINISHED: tuple[State, ...] = ("succeeded", "failed", "rolled_back")
 UNTOUCHED: tuple[State, ...] = ("planned", "snapshotted", "rehearsed", "approved")
+# From the contract on, what was verified and watched before it says nothing new.
+CONTRACT: tuple[State, ...] = ("contracting", "contracted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -822,7 +828,7 @@ async def last_alert(
 
 async def deliveries(conn: Conn) -> tuple[Delivery, ...]:
     """What is known of the channels of undelivered alerts; nothing in an older ledger."""
-    if await version(conn) < VERSION:
+    if await version(conn) < WITH_DELIVERIES:
         return ()
     rows = await conn.fetch(postgres.query("deliveries"))
     return tuple(Delivery(**dict(row)) for row in rows)
@@ -830,7 +836,7 @@ async def deliveries(conn: Conn) -> tuple[Delivery, ...]:
 
 async def given_up(conn: Conn, channels: Sequence[str], *, within_s: float) -> tuple[Delivery, ...]:
     """What one of these channels never took, and is asked to take no more since so many seconds."""
-    if await version(conn) < VERSION:
+    if await version(conn) < WITH_DELIVERIES:
         return ()
     rows = await conn.fetch(postgres.query("given_up"), channels, within_s)
     return tuple(Delivery(**dict(row)) for row in rows)

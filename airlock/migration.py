@@ -11,14 +11,19 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, cast, get_args
 
 from airlock import effects, syntax
 from airlock.errors import Refused
+
+# When a migration is applied: before the new release serves, or after it is healthy.
+Phase = Literal["expand", "contract"]
 
 # A version fits a bigint, so that numbers made of a date and a time do.
 NAME = re.compile(r"(?P<version>[0-9]{3,18})_(?P<name>[a-z0-9][a-z0-9_]*)\.sql")
 _MARKER = re.compile(r"--[\s=\-*#]*rollback notes?[\s:=\-*#]*", re.IGNORECASE)
 _HEADER = re.compile(r"--\s*(Purpose|Author|Date):\s*(.*)")
+_PHASE = re.compile(r"--\s*Phase:\s*(.*)", re.IGNORECASE)
 _TITLE = re.compile(r"--\s*Migration\s+\w+:\s*(.*)", re.IGNORECASE)
 _END = re.compile(r";\s*(--.*)?$")
 _STAR = re.compile(r"^\s*\*\s")
@@ -58,6 +63,7 @@ class Migration:
     checksum: str
     forward: str
     reverse: str
+    phase: Phase = "expand"
 
     @property
     def label(self) -> str:
@@ -147,7 +153,29 @@ def parse(source: MigrationFile) -> Migration:
         checksum=source.checksum,
         forward=forward,
         reverse=_reverse(source.file, lines[marker + 1 :], first_line=marker + 2),
+        phase=_phase(source.file, head),
     )
+
+
+def _phase(file: str, head: list[str]) -> Phase:
+    """The phase that the header names. What is not understood would be applied too early."""
+    named: dict[str, int] = {}
+    for number, match in enumerate(map(_PHASE.fullmatch, head), 1):
+        if match:
+            named.setdefault(match[1].lower(), number)
+    for word, number in named.items():
+        if word not in get_args(Phase):
+            raise Refused(
+                f"{file}, line {number}: {word!r} is no phase; expected expand (the default, "
+                "before the new release serves) or contract (after it is healthy). Mend the line, "
+                "or begin it with another word if it is a remark."
+            )
+    if len(named) > 1:
+        raise Refused(
+            f"{file}, line {max(named.values())}: the file names both phases. Leave one of the "
+            "lines, or divide it into two migrations."
+        )
+    return cast("Phase", next(iter(named), "expand"))
 
 
 def _check_forward(file: str, sql: str) -> None:
@@ -298,7 +326,7 @@ TEMPLATE = """\
 -- Purpose: Clear description of what this migration does
 -- Author: {author}
 -- Date: {date}
-
+{phase}
 -- ==============================================
 -- FORWARD MIGRATION
 -- ==============================================

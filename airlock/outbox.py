@@ -163,7 +163,7 @@ async def nothing_left(target: Target, head: str | None) -> bool:
     head: what the target stands at. Returns whether that was news.
     """
     async with ledger.connection(target) as conn:
-        if await ledger.version(conn) < ledger.VERSION:
+        if await ledger.version(conn) < ledger.WITH_DELIVERIES:
             return False
         last = await ledger.last_alert(conn, target.name)
         known = letters.read(last) if last else None
@@ -210,7 +210,7 @@ async def deliver(target_name: str, *, force: bool = False) -> tuple[Letter, ...
     target = settings.target(target_name)
     async with ledger.connection(target) as conn:
         # The next deploy upgrades an older ledger, and delivers what waits there.
-        if await ledger.version(conn) < ledger.VERSION:
+        if await ledger.version(conn) < ledger.WITH_DELIVERIES:
             return ()
         await dead_man(conn, target)
         queued = letters.readable(await ledger.undelivered(conn))

@@ -10,7 +10,7 @@ from typing import Literal
 
 from airlock import migration
 from airlock.errors import Refused
-from airlock.migration import Migration, MigrationFile
+from airlock.migration import Migration, MigrationFile, Phase
 
 MigrationState = Literal["started", "applied", "rolled_back", "adopted", "replaced"]
 
@@ -56,6 +56,10 @@ class Plan:
     @property
     def checksums(self) -> tuple[str, ...]:
         return tuple(each.checksum for each in self.migrations)
+
+    def of_phase(self, phase: Phase) -> tuple[Migration, ...]:
+        """The migrations of one phase; those of the contract are the plan's last."""
+        return tuple(each for each in self.migrations if each.phase == phase)
 
 
 def pending(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from airlock import ledger, migration, plan
+from airlock import ledger, migration, phases, plan
 from airlock.catalogue import Catalogue, diff
 from airlock.errors import Refused
 from airlock.introspection import read_catalogue, read_guard
@@ -35,8 +35,9 @@ class Schema:
 async def preview(target: Target, *, up_to: int | None = None, skip: Collection[Gate] = ()) -> Plan:
     """What a deploy would do. Reads only.
 
-    Raises Refused when a deploy is open, when folder and ledger disagree, or when production's
-    schema is not what the ledger last saw, unless "drift" is left out.
+    Raises Refused when a deploy is open, when folder and ledger disagree, when the phases of the
+    pending migrations do not fit into one deploy, or when production's schema is not what the
+    ledger last saw, unless "drift" is left out.
     """
     return (await look(target, up_to, skip))[0]
 
@@ -55,6 +56,9 @@ async def look(
         applied = await ledger.applied(conn)
         pending = plan.pending(files, applied, up_to=up_to)
         schema = await undrifted(conn, target, let_pass="drift" in skip)
+        if not applied and await _is_empty(conn, schema):
+            pending = phases.at_once(pending)
+    phases.check(pending)
     planned = Plan(
         target=target.name,
         head=applied[-1].label if applied else None,
@@ -62,6 +66,11 @@ async def look(
         schema_before=schema.fingerprint,
     )
     return planned, schema
+
+
+async def _is_empty(conn: Conn, schema: Schema) -> bool:
+    catalogue = schema.catalogue or await ledger.load_catalogue(conn, schema.fingerprint)
+    return not catalogue.tables
 
 
 def unfinished(last: Deploy) -> str:

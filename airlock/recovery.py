@@ -69,7 +69,8 @@ def remedy(row: Deploy, done: Sequence[AppliedMigration], *, swapped: bool = Fal
     """The rule.
 
     What is in production as a whole has only to be checked, and the checks take it back where it is
-    unwell. A part of it has been rehearsed nowhere, so it goes back, which has been.
+    unwell. A part of it has been rehearsed nowhere, so it goes back, which has been. A plan with a
+    contract has two stages at which it is whole: before that, and after it.
     done: what the deploy did with its migrations.
     swapped: whether a refresh's copy is what serves.
     """
@@ -80,10 +81,15 @@ def remedy(row: Deploy, done: Sequence[AppliedMigration], *, swapped: bool = Fal
     if row.kind == "refresh":
         return _of_refresh(swapped=swapped)
     there = sum(each.state == "applied" for each in done)
-    wanted = len(row.planned.migrations)
-    if row.state != "applying" or there == wanted:
-        return Remedy(way="forwards", why=f"it was {row.state}, with all its migrations there")
-    return Remedy(way="back", why=f"{there} of its {wanted} migrations are there as a whole")
+    # Of the phase that is under way, and of those before it.
+    before_contract = row.state not in ledger.CONTRACT
+    due = row.planned.of_phase("expand") if before_contract else row.planned.migrations
+    until = " up to the contract" if len(due) < len(row.planned.migrations) else ""
+    if row.state not in ("applying", "contracting") or there == len(due):
+        why = f"it was {row.state}, with all its migrations{until} there"
+        return Remedy(way="forwards", why=why)
+    why = f"{there} of its {len(due)} migrations{until} are there as a whole"
+    return Remedy(way="back", why=why)
 
 
 def _of_refresh(*, swapped: bool) -> Remedy:

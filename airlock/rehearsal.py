@@ -89,10 +89,11 @@ class Rehearsal:
 
 async def rehearse(
     target: Target, lease: Lease, plan: Plan, source: Snapshot
-) -> tuple[Rehearsal, Catalogue]:
+) -> tuple[Rehearsal, Catalogue, Catalogue]:
     """Restore the snapshot, run the plan there and back and there again, and compare.
 
-    Returns the rehearsal and the catalogue that production shall have afterwards.
+    Returns the rehearsal and the catalogues that production shall have: after the expand, where
+    the new release is started, and after all of it.
     Raises Refused when a migration fails, or when its rollback does not bring the schema back;
     Broken when the restored snapshot is not what production was. Production is not touched.
     """
@@ -116,7 +117,7 @@ class _Stage:
     source: Snapshot
     clone: Clone
 
-    async def play(self, began: float) -> tuple[Rehearsal, Catalogue]:
+    async def play(self, began: float) -> tuple[Rehearsal, Catalogue, Catalogue]:
         before = await self._catalogue()
         self._check_restored(before)
         columns_of = before.columns_of
@@ -124,9 +125,11 @@ class _Stage:
         limit = self.target.clone.compare_max_bytes
         rows_before = await self._contents(columns, max_bytes=limit)
         forward = await self._forward(before)
-        after = forward[-1][1] if forward else before
+        stages = [before, *(catalogue for _, catalogue in forward)]
+        expanded, after = stages[len(self.plan.of_phase("expand"))], stages[-1]
+        self._check_sound(before, expanded)
         self._check_sound(before, after)
-        reverse_s = await self._reverse(before, [catalogue for _, catalogue in forward])
+        reverse_s = await self._reverse(stages)
         # What was read is read again, however large the rollback left it.
         compared = {table: columns[table] for table in rows_before.tables}
         rows_after = await self._contents(compared, max_bytes=2**63)
@@ -153,7 +156,7 @@ class _Stage:
             rows_compared=rows_before.rows,
         )
         log.info("Rehearsed %s: rollback %s", self.plan.versions, rehearsal.rollback_sentence)
-        return rehearsal, after
+        return rehearsal, expanded, after
 
     async def _catalogue(self) -> Catalogue:
         async with postgres.connect(self.clone.url) as conn:
@@ -231,13 +234,15 @@ class _Stage:
                 "migration; production is untouched."
             )
 
-    async def _reverse(self, before: Catalogue, forward: list[Catalogue]) -> list[float]:
-        """Undo newest first; the seconds of each, in the plan's order."""
+    async def _reverse(self, stages: Sequence[Catalogue]) -> list[float]:
+        """Undo newest first; the seconds of each, in the plan's order.
+
+        stages: the catalogue before each migration, and after the last one.
+        """
         seconds: list[float] = []
-        expected = [before, *forward[:-1]]
         async with self._session() as conn:
             rows = {row.version: row for row in await ledger.migrations_of(conn, self.lease.deploy)}
-            for each, should in reversed(list(zip(self.plan.migrations, expected, strict=False))):
+            for each, should in reversed(list(zip(self.plan.migrations, stages[:-1], strict=True))):
                 began = time.monotonic()
                 try:
                     await self._runner(conn).reverse(rows[each.version])

@@ -334,11 +334,13 @@ def _migrations(report: DeployReport) -> str:
     rehearsed = (
         {each.label: each for each in report.rehearsal.migrations} if report.rehearsal else {}
     )
+    contract = {each.version for each in report.deploy.planned.of_phase("contract")}
     rows: list[tuple[str, ...]] = []
     for each in report.migrations:
         tried = rehearsed.get(each.label)
         on_clone = f"{tried.seconds:.2f} s / {tried.reverse_seconds:.2f} s" if tried else "–"
-        rows.append((plain(each.label), each.state.replace("_", " "), on_clone, each.checksum[:12]))
+        label = f"{each.label} (contract)" if each.version in contract else each.label
+        rows.append((plain(label), each.state.replace("_", " "), on_clone, each.checksum[:12]))
     header = ("migration", "state", "forward / reverse on the clone", "checksum")
     return table(header, rows)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from airlock import ledger, postgres, sessions
@@ -45,17 +45,8 @@ async def reverse_migrations(
     runner's session does not end.
     """
     began = time.monotonic()
-    drops = {step.label: step.drops for step in rehearsed}
-    undone: list[str] = []
-    purpose = sessions.rollback_name(lease)
-    async with postgres.connect(target.database_url, purpose=purpose) as conn:
-        await sessions.end_earlier(conn, lease)
-        rows = await ledger.migrations_of(conn, lease.deploy)
-        for row in reversed([row for row in rows if row.state != "rolled_back"]):
-            runner = Runner(url=target.database_url, conn=conn, lease=lease, budget=target.budget)
-            keep = Keep(lease=lease, version=row.version, drops=drops.get(row.label, ()))
-            await runner.reverse(row, before=keep)
-            undone.append(row.label)
+    async with postgres.connect(target.database_url, purpose=sessions.rollback_name(lease)) as conn:
+        undone = await _reverse(conn, target, lease, rehearsed)
         guard = await read_guard(conn)
         found = await read_catalogue(conn)
         kept = await conn.fetchval(
@@ -67,9 +58,40 @@ async def reverse_migrations(
             f"{diff(expected, found).render()}\n"
             f"Look at it, mend it by hand, then run: airlock rollback {target.name}"
         )
-    return Undone(
-        migrations=tuple(undone), kept_rows=kept, guard=guard, seconds=time.monotonic() - began
-    )
+    return Undone(migrations=undone, kept_rows=kept, guard=guard, seconds=time.monotonic() - began)
+
+
+async def reverse_some(
+    target: Target, lease: Lease, rehearsed: Sequence[RehearsedMigration], versions: Set[int]
+) -> tuple[str, ...]:
+    """Run the reverse SQL of those of these migrations that are still there; their labels.
+
+    What they leave is compared with nothing: ``reverse_migrations``, which undoes the rest, does.
+    Raises Transient as it does.
+    """
+    async with postgres.connect(target.database_url, purpose=sessions.rollback_name(lease)) as conn:
+        return await _reverse(conn, target, lease, rehearsed, versions)
+
+
+async def _reverse(
+    conn: Conn,
+    target: Target,
+    lease: Lease,
+    rehearsed: Sequence[RehearsedMigration],
+    versions: Set[int] | None = None,
+) -> tuple[str, ...]:
+    """The labels of what was undone, newest first. versions: None means all of the deploy."""
+    drops = {step.label: step.drops for step in rehearsed}
+    undone: list[str] = []
+    await sessions.end_earlier(conn, lease)
+    rows = await ledger.migrations_of(conn, lease.deploy)
+    for row in reversed([row for row in rows if row.state != "rolled_back"]):
+        if versions is None or row.version in versions:
+            runner = Runner(url=target.database_url, conn=conn, lease=lease, budget=target.budget)
+            keep = Keep(lease=lease, version=row.version, drops=drops.get(row.label, ()))
+            await runner.reverse(row, before=keep)
+            undone.append(row.label)
+    return tuple(undone)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,7 +120,7 @@ def _read_constraints(found: dict[str, Any], world: World) -> None:
 def _not_null(expression: str | None) -> str | None:
     if expression is None or "IS NOT NULL" not in expression:
         return None
-    (statement,) = syntax.parse(f"SELECT {expression}")
+    statement = syntax.parse(f"SELECT {expression}")[0]
     return as_not_null(statement.node["targetList"][0]["ResTarget"]["val"])
 
 

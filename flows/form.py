@@ -48,7 +48,8 @@ ReleaseRef = Annotated[
     shown(
         "Release",
         "Commit or tag of the service to run afterwards. If empty, the service is restarted in "
-        "its own folder, and its code cannot go back.",
+        "its own folder, and its code cannot go back; before contracts alone, a release that was "
+        "deployed stays.",
     ),
 ]
 DeployNumber = Annotated[

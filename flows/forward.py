@@ -16,6 +16,7 @@ from airlock.approval import Approval
 from airlock.ledger import Lease
 from flows.approval import approve
 from flows.naming import link_run, name_run
+from tasks.apply_contract import apply_contract
 from tasks.apply_plan import apply_plan
 from tasks.check_health import check_health
 from tasks.fail import fail
@@ -40,7 +41,8 @@ async def deploy_forwards(lease: Lease, door: AsyncExitStack, *, dry_run: bool) 
 
     door: holds the database's lock.
     """
-    await name_run(f"deploy {lease.target} {(await steps.planned(lease)).versions}")
+    planned = await steps.planned(lease)
+    await name_run(f"deploy {lease.target} {planned.versions}")
     await link_run(lease)
     await prepare_release(lease)
     await _prove(lease)
@@ -58,6 +60,10 @@ async def deploy_forwards(lease: Lease, door: AsyncExitStack, *, dry_run: bool) 
     await verify_schema(lease)
     await restart_service(lease)
     await check_health(lease)
+    if planned.of_phase("contract"):
+        await apply_contract(lease)
+        await verify_schema(lease)
+        await check_health(lease)
     await succeed(lease)
     return Completed(name="Deployed", message=f"{lease.target} is deployed and healthy")
 

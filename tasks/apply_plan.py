@@ -1,4 +1,4 @@
-"""Run the rehearsed plan on production."""
+"""Run the rehearsed plan on production, up to its contract."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ from tasks.policy import is_transient
     task_run_name="apply_plan {lease.target}",
 )
 async def apply_plan(lease: Lease) -> Applied:
-    """Run the plan on production. Reads the ledger first and skips what is there."""
+    """Run the plan, up to its contract. Reads the ledger first and skips what is there."""
     return await deploy.apply_plan(lease)

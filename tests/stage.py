@@ -33,14 +33,28 @@ sys.path.insert(0, str(TRACKER))
 
 # A migration: forward and reverse.
 ADD_COLUMN = ("ALTER TABLE deals ADD COLUMN score integer;", "ALTER TABLE deals DROP COLUMN score;")
+DROP_INDEX = (
+    "-- Phase: contract\nDROP INDEX idx_alerts_created_at;",
+    "CREATE INDEX idx_alerts_created_at ON alerts (created_at DESC);",
+)
 
 HEALTH = "    try:\n        version = await store(request).schema_version()\n"
+OK = '    return JSONResponse(\n        {\n            "status": "ok",\n'
+MISSES_INDEX = (
+    "    found = \"SELECT to_regclass('idx_alerts_created_at')\"\n"
+    "    if await store(request)._pool.fetchval(found) is None:\n"
+    '        return JSONResponse({"status": "unhealthy", "reason": "no index"}, 503)\n'
+)
 BOOT = 'database_url = os.environ.get("DATABASE_URL")\n'
 
 # What each bad release does otherwise than the good one: file, text, replacement.
 RELEASES: dict[str, tuple[str, str, str]] = {
     "v1": ("routes.py", "", ""),
     "v2": ("routes.py", "", ""),
+    # Well until the contract has taken an index away.
+    "clings": ("routes.py", OK, MISSES_INDEX + OK),
+    # Without a column that every other release reads.
+    "v3": ("store.py", "acknowledged_at, created_at", "created_at"),
     "unhealthy": (
         "routes.py",
         HEALTH,

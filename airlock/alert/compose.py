@@ -27,6 +27,8 @@ LIVE = (
     ("swap_databases", "intent"),
     ("swap_databases", "done"),
     ("restart_service", "done"),
+    ("apply_contract", "intent"),
+    ("apply_contract", "done"),
 )
 
 

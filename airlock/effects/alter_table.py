@@ -123,7 +123,11 @@ def touch(statement: Node, touches: Touches) -> None:
     touches.lock(top, lock)
     for node in commands:
         command = _Command(
-            touches=touches, top=top, node=node, lock=lock, goes_down=not only and _down(node, top)
+            touches=touches,
+            top=top,
+            node=node,
+            lock=lock,
+            goes_down=not only and _down(node, top, world.major),
         )
         for relation in command.relations:
             touches.lock(relation, lock)
@@ -147,9 +151,19 @@ def _lock(command: Node, top: Relation) -> LockMode:
     return _LOCKS.get(kind, _STRONG)
 
 
-def _down(command: Node, top: Relation) -> bool:
+def _down(command: Node, top: Relation, major: int) -> bool:
     kind = command["subtype"]
+    if kind == "AT_AddConstraint" and major < 18:
+        return _goes_down(_constraint(command), top)
     return kind in _DOWN or (kind in _DOWN_TO_PARTITIONS and top.is_partitioned)
+
+
+def _goes_down(constraint: Node, top: Relation) -> bool:
+    """Whether children get the constraint as well; 18 locks them in any case."""
+    kind = constraint.get("contype")
+    if kind == "CONSTR_FOREIGN":
+        return top.is_partitioned
+    return kind not in ("CONSTR_UNIQUE", "CONSTR_EXCLUSION") and not constraint.get("is_no_inherit")
 
 
 def _partition(command: Node) -> Node:
@@ -371,9 +385,9 @@ def _add_indexed(command: _Command, constraint: Node) -> None:
     if index is not None:
         command.touches.lock(index, _WEAK)
         columns = list(index.columns)
-    down = command.relations if command.top.is_partitioned else [command.top]
-    for relation in [] if index is not None else down:
-        command.touches.build(relation, command.lock)
+    partitions = command.world.children(command.top.key) if command.top.is_partitioned else []
+    for relation in [] if index is not None else [command.top, *partitions]:
+        command.touches.build(relation, LockMode.SHARE if relation in partitions else command.lock)
     if constraint["contype"] != "CONSTR_PRIMARY":
         return
     for relation in command.relations:

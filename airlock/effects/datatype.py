@@ -16,15 +16,16 @@ SERIAL = {
     "smallserial": "int2",
     "serial2": "int2",
 }
-_ALIASES = {"decimal": "numeric"}
+_SPELLED: dict[str, str] = {"decimal": "numeric"}
 _OWN = {
-    "bit", "bool", "box", "bpchar", "bytea", "char", "cid", "cidr", "circle", "date", "datemultirange",
-    "daterange", "decimal", "float4", "float8", "inet", "int2", "int4", "int4multirange", "int4range",
-    "int8", "int8multirange", "int8range", "interval", "json", "jsonb", "jsonpath", "line", "lseg",
-    "macaddr", "macaddr8", "money", "name", "numeric", "nummultirange", "numrange", "oid", "path",
-    "pg_lsn", "point", "polygon", "regclass", "regconfig", "regproc", "regprocedure", "regrole",
-    "regtype", "text", "tid", "time", "timestamp", "timestamptz", "timetz", "tsmultirange", "tsquery",
-    "tsrange", "tstzmultirange", "tstzrange", "tsvector", "uuid", "varbit", "varchar", "xid", "xid8",
+    "bit", "bool", "box", "bpchar", "bytea", "char", "cid", "cidr", "circle", "date",
+    "datemultirange", "daterange", "decimal", "float4", "float8", "inet", "int2", "int4",
+    "int4multirange", "int4range", "int8", "int8multirange", "int8range", "interval", "json",
+    "jsonb", "jsonpath", "line", "lseg", "macaddr", "macaddr8", "money", "name", "numeric",
+    "nummultirange", "numrange", "oid", "path", "pg_lsn", "point", "polygon", "regclass",
+    "regconfig", "regproc", "regprocedure", "regrole", "regtype", "text", "tid", "time",
+    "timestamp", "timestamptz", "timetz", "tsmultirange", "tsquery", "tsrange",
+    "tstzmultirange", "tstzrange", "tsvector", "uuid", "varbit", "varchar", "xid", "xid8",
     "xml", *SERIAL,
 }  # fmt: skip
 _MODS = re.compile(r"\(([\d,-]+)\)")
@@ -93,11 +94,11 @@ def from_catalogue(key: str, text: str) -> Type:
 
 def from_tree(node: Node, own: Callable[[str], str]) -> Type:
     """The type that a TypeName of the grammar means. own: the key of a type of one's own."""
-    names = [part["String"]["sval"] for part in node.get("names", [])]
+    names: list[str] = [part["String"]["sval"] for part in node.get("names", [])]
     mods = tuple(_number(each) for each in node.get("typmods", []))
     name = names[-1]
     if len(names) == 1:
-        name = _ALIASES.get(name, name) if name in _OWN else own(name)
+        name = _SPELLED.get(name, name) if name in _OWN else own(name)
     elif names[0] != "pg_catalog":
         name = ".".join(names)
     if name == "interval":
@@ -116,22 +117,17 @@ def needs_rewrite(
 
     https://www.postgresql.org/docs/current/sql-altertable.html#SQL-ALTERTABLE-NOTES
     """
-    if (domain := domains.get(new.name)) is not None and old.name != new.name:
-        if domain.constrained:
-            return True
-        return needs_rewrite(old, domain.base, domains, time_zone)
-    if (domain := domains.get(old.name)) is not None and old.name != new.name:
+    if old.name != new.name and (domain := domains.get(new.name)) is not None:
+        return domain.constrained or needs_rewrite(old, domain.base, domains, time_zone)
+    if old.name != new.name and (domain := domains.get(old.name)) is not None:
         return needs_rewrite(domain.base, new, domains, time_zone)
-    if old.array != new.array:
-        return True
     if {old.name, new.name} == {"timestamp", "timestamptz"}:
         return _shifts(old, new, time_zone)
-    if old.name == new.name or (old.name, new.name) in _SAME_BYTES:
+    if old.array == new.array and (old.name == new.name or (old.name, new.name) in _SAME_BYTES):
         return not _fits(old, new)
-    if old.is_own and new.is_own:
-        return True
     # Extensions bring types of their own, some of which are the same bytes as others.
-    return True if old.name.split(".")[-1] == new.name else None
+    is_known = (old.is_own and new.is_own) or old.array != new.array
+    return True if is_known else None
 
 
 def _shifts(old: Type, new: Type, time_zone: str | None) -> bool | None:
@@ -146,15 +142,17 @@ def _fits(old: Type, new: Type) -> bool:
     """Whether each value of the old type is one of the new type as it is."""
     if old.mods == new.mods and old.name == new.name:
         return True
-    if new.name in _BOUNDED:
-        return not new.mods or (bool(old.mods) and old.mods[0] <= new.mods[0])
-    if new.name == "numeric":
-        if not new.mods:
-            return True
-        scale = new.mods[1] if len(new.mods) > 1 else 0
-        old_scale = old.mods[1] if len(old.mods) > 1 else 0
-        return bool(old.mods) and old_scale == scale and old.mods[0] <= new.mods[0]
+    if new.name == "numeric" and new.mods:
+        (precision, scale), (old_precision, old_scale) = _digits(new), _digits(old)
+        return bool(old.mods) and old_scale == scale and old_precision <= precision
     if new.name in _PRECISION:
         most = _PRECISION[new.name]
         return (old.mods[0] if old.mods else most) <= (new.mods[0] if new.mods else most)
+    if new.name in _BOUNDED and new.mods:
+        return bool(old.mods) and old.mods[0] <= new.mods[0]
     return not new.mods
+
+
+def _digits(numeric: Type) -> tuple[int, int]:
+    precision, *scale = numeric.mods or (0,)
+    return precision, scale[0] if scale else 0

@@ -46,9 +46,12 @@ def _create_table(node: Node, world: World) -> None:
     for each in node.get("inhRelations", []):
         parent = world.relation(world.key(each["RangeVar"]))
         if parent is not None:
-            _put_below(parent, relation, node.get("partbound"))
+            _put_below(parent, relation, node.get("partbound"), world)
     for each in node.get("tableElts", []):
         _add_element(each, relation, world)
+    # An empty table has no row that a constraint could be wrong about.
+    for constraint in relation.constraints.values():
+        constraint.valid = True
 
 
 def _new_relation(range_var: Node, world: World) -> Relation | None:
@@ -62,7 +65,7 @@ def _new_relation(range_var: Node, world: World) -> Relation | None:
     return world.relations[key]
 
 
-def _put_below(parent: Relation, child: Relation, bound: Node | None) -> None:
+def _put_below(parent: Relation, child: Relation, bound: Node | None, world: World) -> None:
     child.parents.append(parent.key)
     if bound is not None:
         child.partition_of = parent.key
@@ -71,6 +74,20 @@ def _put_below(parent: Relation, child: Relation, bound: Node | None) -> None:
         child.columns.setdefault(
             name, Column(name=name, type=column.type, not_null=column.not_null)
         )
+    for index in parent.indexes.values() if bound is not None else ():
+        _put_index_below(index, child, world)
+
+
+def _put_index_below(index: Index, partition: Relation, world: World) -> None:
+    """A partition has an index of its own for each of its table, unless it has the like."""
+    for each in partition.indexes.values():
+        if each.columns == index.columns and each.parent is None:
+            each.parent = index.key
+            return
+    named = [each or "expr" for each in index.columns]
+    name = "_".join([partition.key.split(".", 1)[1], *named, "idx"])
+    made = _put_index(name, partition, index.columns, world, unique=index.unique)
+    made.mentions, made.partial, made.parent = index.mentions, index.partial, index.key
 
 
 def _add_element(element: Node, relation: Relation, world: World) -> None:
@@ -105,12 +122,11 @@ def _add_constraint(
     if kind is None:
         return
     columns = tuple(_columns(constraint, relation, column))
-    valid = (relation.new and relation.rows == 0) or not constraint.get("skip_validation")
+    valid = not constraint.get("skip_validation")
     name = constraint.get("conname") or _default_name(relation, columns, kind)
     made = Constraint(name=name, kind=kind, table=relation.key, columns=columns, valid=valid)
     if kind == "f":
-        made.references = world.key(constraint["pktable"])
-        made.referenced = tuple(listed(constraint.get("pk_attrs", [])))
+        _refer(made, constraint, world)
         made.on_delete = constraint.get("fk_del_action", "a")
         made.on_update = constraint.get("fk_upd_action", "a")
     elif kind == "c":
@@ -123,6 +139,17 @@ def _add_constraint(
     for each in columns if kind == "p" or (kind == "n" and valid) else ():
         if each in relation.columns:
             relation.columns[each].not_null = True
+
+
+def _refer(made: Constraint, constraint: Node, world: World) -> None:
+    made.references = world.key(constraint["pktable"])
+    other = world.relations.get(made.references)
+    keys = [each for each in other.constraints.values() if each.kind in _INDEXED] if other else []
+    named = tuple(listed(constraint.get("pk_attrs", [])))
+    for each in keys:
+        if each.columns == named or (not named and each.kind == "p"):
+            made.referenced, made.index = each.columns, each.index
+    made.referenced = made.referenced or named
 
 
 def _columns(constraint: Node, relation: Relation, column: str | None) -> Iterator[str]:
@@ -185,6 +212,7 @@ def _create_view(node: Node, world: World) -> None:
 
 
 def _reads(relation: Relation, query: Node, world: World) -> None:
+    relation.query = query.get("SelectStmt")
     columns = {column for _, column in columns_of(query)}
     for name, node in walk(query):
         if name == "RangeVar":
@@ -205,6 +233,9 @@ def _create_index(node: Node, world: World) -> None:
     made.partial = "whereClause" in node
     mentioned = {column for _, column in columns_of([parts, node.get("whereClause")])}
     made.mentions = frozenset({*columns, *mentioned} - {""})
+    for child in world.children(relation.key) if node["relation"].get("inh") else ():
+        if child.partition_of is not None:
+            _put_index_below(made, child, world)
 
 
 def _create_function(node: Node, world: World) -> None:
@@ -232,6 +263,13 @@ def _create_type(node: Node, world: World) -> None:
 def _own_key(parts: list[str], world: World) -> str:
     schema = parts[-2] if len(parts) > 1 else next(iter(world.search_path), "public")
     return f"{schema}.{parts[-1]}"
+
+
+def _create_statistics(node: Node, world: World) -> None:
+    for each in node.get("relations", []):
+        if "RangeVar" in each:
+            key = _own_key(listed(node.get("defnames", [])) or [""], world)
+            world.statistics[key] = world.key(each["RangeVar"])
 
 
 def _create_trigger(node: Node, world: World) -> None:
@@ -306,7 +344,7 @@ def _alter_attach(command: Node, relation: Relation, world: World) -> None:
     partition = command["def"]["PartitionCmd"]
     child = world.relation(world.key(partition["name"]))
     if child is not None and relation.key not in child.parents and child is not relation:
-        _put_below(relation, child, partition.get("bound", {}))
+        _put_below(relation, child, partition.get("bound", {}), world)
 
 
 def _alter_detach(command: Node, relation: Relation, world: World) -> None:
@@ -469,6 +507,7 @@ _HANDLERS: dict[str, Callable[[Node, World], None]] = {
     "CreateDomainStmt": _create_domain,
     "CreateEnumStmt": _create_type,
     "CreateFunctionStmt": _create_function,
+    "CreateStatsStmt": _create_statistics,
     "CreateStmt": _create_table,
     "CreateTableAsStmt": _create_as,
     "CreateTrigStmt": _create_trigger,

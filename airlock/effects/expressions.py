@@ -27,14 +27,15 @@ _VOLATILE_ELSEWHERE = {"gen_random_bytes", "uuid_generate_v1", "uuid_generate_v4
 # Where no database says so: those that defaults and generated columns are made of.
 _STEADY = {
     "abs", "age", "array_append", "array_length", "btrim", "ceil", "char_length", "coalesce",
-    "concat", "current_database", "current_schema", "current_setting", "date_part", "date_trunc",
-    "daterange", "decode", "encode", "extract", "floor", "greatest", "int4range", "json_build_array",
-    "json_build_object", "jsonb_build_array", "jsonb_build_object", "least", "left", "length",
-    "lower", "ltrim", "make_date", "make_interval", "make_timestamptz", "md5", "mod", "now",
-    "numrange", "octet_length", "position", "replace", "right", "round", "rtrim", "sha256", "split_part",
+    "concat", "current_database", "current_schema", "current_setting", "date_part",
+    "date_trunc", "daterange", "decode", "encode", "extract", "floor", "greatest",
+    "int4range", "json_build_array", "json_build_object", "jsonb_build_array",
+    "jsonb_build_object", "least", "left", "length", "lower", "ltrim", "make_date",
+    "make_interval", "make_timestamptz", "md5", "mod", "now", "numrange", "octet_length",
+    "position", "replace", "right", "round", "rtrim", "sha256", "split_part",
     "statement_timestamp", "substr", "substring", "timezone", "to_char", "to_date", "to_json",
-    "to_jsonb", "to_number", "to_timestamp", "to_tsvector", "transaction_timestamp", "trim", "trunc",
-    "tsrange", "tstzrange", "upper", "version",
+    "to_jsonb", "to_number", "to_timestamp", "to_tsvector", "transaction_timestamp", "trim",
+    "trunc", "tsrange", "tstzrange", "upper", "version",
 }  # fmt: skip
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from airlock.syntax import Node
 
@@ -27,9 +26,9 @@ class Name:
     owner: str = ""
 
 
-def listed(parts: Sequence[Any] | Node) -> list[str]:
+def listed(parts: Sequence[Node] | Node) -> list[str]:
     """The words of a list of String nodes, or of a List of them."""
-    items = parts.get("items", []) if isinstance(parts, dict) else parts
+    items: Sequence[Node] = parts.get("items", []) if isinstance(parts, Mapping) else parts
     return [part["String"]["sval"] for part in items if "String" in part]
 
 

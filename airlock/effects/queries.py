@@ -150,7 +150,7 @@ def _use_one(
     touches: Touches,
     lock: LockMode,
     *,
-    scans: bool | None | Literal["not run"],
+    scans: bool | Literal["not run"] | None,
 ) -> None:
     relation = level.relations[alias]
     if scans == "not run":
@@ -172,16 +172,21 @@ def _use_relation(
 
 def _expand(view: Relation, touches: Touches, lock: LockMode, *, scans: bool | None) -> None:
     """What a view reads; conditions from outside may reach into it."""
-    if view.definition is None:
-        for key in view.reads:
-            below = touches.world.relation(key)
-            if below is not None:
-                _use_relation(below, touches, lock, scans=None)
+    query = query_of(view)
+    if query is None:
+        touches.unknown.append(f"what {view.name} reads")
         return
     inner = Touches(touches.world)
-    (statement,) = syntax.parse(view.definition)
-    _select(statement.node, inner, planned=True, lock=lock, hidden=frozenset())
+    _select(query, inner, planned=True, lock=lock, hidden=frozenset())
     touches.merge(inner, scans=True if scans else None)
+
+
+def query_of(view: Relation) -> Node | None:
+    """The SELECT behind a view or materialised view; None where nobody said."""
+    if view.query is None and view.definition is not None:
+        (statement,) = syntax.parse(view.definition)
+        view.query = statement.node
+    return view.query
 
 
 def _scans(level: _Level) -> dict[str, bool | None]:
@@ -201,7 +206,7 @@ def _scans(level: _Level) -> dict[str, bool | None]:
         if alias in restricted:
             found[alias] = False
         elif (
-            (not relation.known and level.conditions)
+            (level.conditions and (relation.kind == "view" or not relation.known))
             or level.limited
             or any(_may_use_index(each, relation) for each in level.conditions)
         ):
@@ -321,11 +326,9 @@ def _change(
         level.relations[name] = target
         if not node["relation"].get("inh"):
             level.only.add(name)
-    source = node.get("fromClause") or node.get("usingClause") or []
-    if kind == "MergeStmt":
-        source = [node["sourceRelation"]]
     others = _Level()
-    for each in source:
+    source = [node["sourceRelation"]] if kind == "MergeStmt" else []
+    for each in [*source, *node.get("fromClause", []), *node.get("usingClause", [])]:
         _from(each, others, touches, hidden, planned=True)
     level.relations |= others.relations
     level.only |= others.only

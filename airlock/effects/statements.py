@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from airlock import syntax
 from airlock.effects import alter_table, queries
 from airlock.effects.effect import LockMode
 from airlock.effects.names import Name, listed, name_of, names_of
@@ -565,11 +564,11 @@ def _refresh(node: Node, touches: Touches) -> None:
 
 
 def _read_definition(view: Relation, touches: Touches) -> None:
-    if view.definition is None:
+    query = queries.query_of(view)
+    if query is None:
         touches.unknown.append("what the view reads")
-        return
-    (statement,) = syntax.parse(view.definition)
-    queries.read({statement.kind: statement.node}, touches)
+    else:
+        queries.read({"SelectStmt": query}, touches)
 
 
 def _copy(node: Node, touches: Touches) -> None:
@@ -584,8 +583,10 @@ def _copy(node: Node, touches: Touches) -> None:
 
 
 def _query_inside(node: Node, touches: Touches) -> None:
-    """A cursor or a prepared statement: of the latter, what it is made of."""
-    queries.read(node["query"], touches, planned="portalname" in node)
+    """A cursor, which reads as far as it is fetched, or a prepared statement."""
+    inner = Touches(touches.world)
+    queries.read(node["query"], inner, planned="portalname" in node)
+    touches.merge(inner, scans=None)
 
 
 def _explain(node: Node, touches: Touches) -> None:
@@ -648,19 +649,21 @@ _HANDLERS: dict[str, Callable[[Node, Touches], None]] = {
 
 # They touch no relation that anybody waits for.
 _NOTHING = {
-    "AlterCollationStmt", "AlterDatabaseRefreshCollStmt", "AlterDatabaseSetStmt", "AlterDatabaseStmt",
-    "AlterDefaultPrivilegesStmt", "AlterEventTrigStmt", "AlterExtensionContentsStmt", "AlterFdwStmt",
-    "AlterForeignServerStmt", "AlterFunctionStmt", "AlterOpFamilyStmt", "AlterOperatorStmt",
-    "AlterOwnerStmt", "AlterRoleSetStmt", "AlterRoleStmt", "AlterStatsStmt", "AlterSystemStmt",
-    "AlterTSConfigurationStmt", "AlterTSDictionaryStmt", "AlterTypeStmt", "AlterUserMappingStmt",
-    "CheckPointStmt", "ClosePortalStmt", "CompositeTypeStmt", "ConstraintsSetStmt", "CreateAmStmt",
-    "CreateCastStmt", "CreateConversionStmt", "CreateDomainStmt", "CreateEnumStmt",
-    "CreateEventTrigStmt", "CreateFdwStmt", "CreateForeignServerStmt", "CreateForeignTableStmt",
-    "CreateOpClassStmt", "CreateOpFamilyStmt", "CreatePLangStmt",
-    "CreateRangeStmt", "CreateRoleStmt", "CreateSubscriptionStmt", "CreateTableSpaceStmt",
-    "CreateTransformStmt", "CreateUserMappingStmt", "CreatedbStmt", "DeallocateStmt", "DefineStmt",
-    "DiscardStmt", "DropRoleStmt", "DropSubscriptionStmt", "DropTableSpaceStmt",
-    "DropUserMappingStmt", "DropdbStmt", "GrantRoleStmt", "ImportForeignSchemaStmt", "ListenStmt",
-    "LoadStmt", "NotifyStmt", "ReassignOwnedStmt", "TransactionStmt", "UnlistenStmt",
-    "VariableSetStmt", "VariableShowStmt",
+    "AlterCollationStmt", "AlterDatabaseRefreshCollStmt", "AlterDatabaseSetStmt",
+    "AlterDatabaseStmt", "AlterDefaultPrivilegesStmt", "AlterEventTrigStmt",
+    "AlterExtensionContentsStmt", "AlterFdwStmt", "AlterForeignServerStmt",
+    "AlterFunctionStmt", "AlterOpFamilyStmt", "AlterOperatorStmt", "AlterOwnerStmt",
+    "AlterRoleSetStmt", "AlterRoleStmt", "AlterStatsStmt", "AlterSystemStmt",
+    "AlterTSConfigurationStmt", "AlterTSDictionaryStmt", "AlterTypeStmt",
+    "AlterUserMappingStmt", "CheckPointStmt", "ClosePortalStmt", "CompositeTypeStmt",
+    "ConstraintsSetStmt", "CreateAmStmt", "CreateCastStmt", "CreateConversionStmt",
+    "CreateDomainStmt", "CreateEnumStmt", "CreateEventTrigStmt", "CreateFdwStmt",
+    "CreateForeignServerStmt", "CreateForeignTableStmt", "CreateOpClassStmt",
+    "CreateOpFamilyStmt", "CreatePLangStmt", "CreateRangeStmt", "CreateRoleStmt",
+    "CreateSubscriptionStmt", "CreateTableSpaceStmt", "CreateTransformStmt",
+    "CreateUserMappingStmt", "CreatedbStmt", "DeallocateStmt", "DefineStmt", "DiscardStmt",
+    "DropRoleStmt", "DropSubscriptionStmt", "DropTableSpaceStmt", "DropUserMappingStmt",
+    "DropdbStmt", "GrantRoleStmt", "ImportForeignSchemaStmt", "ListenStmt", "LoadStmt",
+    "NotifyStmt", "ReassignOwnedStmt", "TransactionStmt", "UnlistenStmt", "VariableSetStmt",
+    "VariableShowStmt",
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """What one statement touches: the few things that PostgreSQL does with relations.
 
-Every rule of the model is made of these: lock a relation, or the tree below it; its indexes; rewrite
-or scan it; build an index; read or write its rows.
+Every rule of the model is made of these: lock a relation, or the tree below it; its indexes;
+rewrite or scan it; build an index; read or write its rows.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class Touches:
     def use(self, relation: Relation, mode: LockMode, *, scans: bool | None = False) -> None:
         """Its rows are read or changed by a query: the planner opens every index."""
         self.lock(relation, mode, scans=scans if holds_rows(relation) else False)
-        self.lock_indexes(relation, mode)
+        # Since 16 it looks at those of partitioned tables, too.
+        if not relation.is_partitioned or self.world.major >= 16:
+            self.lock_indexes(relation, mode)
 
     def drop(self, relation: Relation) -> None:
         """It goes, with its indexes, and out of whatever points to it."""

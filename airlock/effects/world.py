@@ -79,6 +79,7 @@ class Relation:
     """A table or view. rows and size in bytes with its partitions; None: unknown.
 
     known: whether its columns, indexes and constraints are. of: the composite type it is made of.
+    definition, query: of a view, its SELECT, as text or as a tree.
     reads: of a view, the columns that it reads by relation.
     triggers: the function that each runs.
     """
@@ -93,6 +94,7 @@ class Relation:
     size_bytes: int | None = None
     of: str | None = None
     definition: str | None = None
+    query: Node | None = None
     partition_of: str | None = None
     default_partition: bool = False
     parents: list[str] = field(default_factory=list[str])

@@ -12,13 +12,27 @@ from prefect import get_client
 from prefect.client.schemas.filters import ArtifactFilter
 from prefect.client.schemas.sorting import ArtifactSort
 
+from airlock import deploy as steps
 from airlock.postgres import connect
+from airlock.request import DeployRequest
 from flows.runtime import client
+from tests.stage import DROP_INDEX
 
 ADD_COLUMN = ("ALTER TABLE deals ADD COLUMN score integer;", "ALTER TABLE deals DROP COLUMN score;")
 
 # The clone calls itself so; production does not.
 ON_PRODUCTION_ONLY = "pg_catalog.current_setting('cluster_name') <> 'airlock clone'"
+
+CONTRACT = (
+    "-- Phase: contract\nALTER TABLE alerts DROP COLUMN acknowledged_at;",
+    """ALTER TABLE alerts ADD COLUMN acknowledged_at timestamptz;
+    COMMENT ON COLUMN alerts.acknowledged_at IS 'When a person said "seen"; null before';""",
+)
+
+
+async def running(stage):
+    async with connect(stage.superuser_url) as conn:
+        return await steps.running_instance(conn, stage.target)
 
 
 async def newest_report():
@@ -58,14 +72,17 @@ async def test_a_good_deploy_reaches_production_without_a_failed_request_and_lea
 ):
     from traffic import Traffic, lost
 
+    # The old release reads and writes what the contract takes away; the new one does not.
+    stage.migration(11, "no_acknowledged", *CONTRACT)
     traffic = Traffic(stage.base_url, clients=4, requests_per_s=40)
     await traffic.start()
-    state = await run_deploy(release="v2", reason="halts")
+    state = await run_deploy(release="v3", reason="halts")
     seen = await traffic.stop()
 
     assert state.name == "Deployed", state.message
     health = await stage.health()
-    assert (health["release"], health["schema_version"]) == ("v2", 10)
+    assert (health["release"], health["schema_version"]) == ("v3", 11)
+    assert "| 011_no_acknowledged (contract) | applied |" in await newest_report()
     assert seen.failures == ()
     assert seen.writes
     async with connect(stage.superuser_url) as conn:
@@ -74,6 +91,15 @@ async def test_a_good_deploy_reaches_production_without_a_failed_request_and_lea
     assert stage.webhook.bodies == []
 
     assert (await run_deploy()).name == "NothingToDo"
+
+    # The service's own folder is of an older release, which a contract by itself does not bring.
+    stage.migration(12, "no_created_at_index", *DROP_INDEX)
+    lease = await steps.open_deploy(DeployRequest(target="prod"))
+    assert lease is not None
+    chosen = await steps.prepare_release(lease)
+    assert chosen is not None
+    assert (chosen.ref, chosen.directory) == ("v3", (await running(stage)).directory)
+    await steps.fail(lease, "enough was seen")
 
 
 async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(
@@ -111,6 +137,34 @@ async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(
     event = await event_of(prefect_server, "airlock.deploy.rolled_back", began_at)
     assert event["resource"]["prefect.resource.id"] == "airlock.target.prod"
     assert event["payload"]["failed_step"] == "check_health"
+
+
+async def test_a_contract_that_the_new_release_needs_goes_back_before_the_old_one_returns(
+    stage, run_deploy
+):
+    stage.migration(11, "no_acknowledged", *CONTRACT)
+    stage.change('"/deals?limit=1"', '"/alerts?limit=1"')
+    before = await stage.world()
+    # It reads what the contract takes away.
+    state = await run_deploy(release="v2")
+    assert state.name == "RolledBack", state.message
+    row = await stage.last()
+    said = "After its contract the new release is unhealthy: smoke GET /alerts: HTTP 409"
+    assert said in (row.failure or "")
+    assert row.failed_step == "check_health"
+    await assert_as_before(stage, before)
+    found = await steps.read_report(stage.target, row.id)
+    went = {each.detail: each.at for each in found.events if each.step == "migration"}
+    old = found.deploy.after.restart
+    assert old is not None
+    assert (
+        went["010_halt_monitoring applied"]
+        < found.restart.new.started_at
+        < went["011_no_acknowledged applied"]
+        < went["011_no_acknowledged rolled back"]
+        < old.new.started_at
+        < went["010_halt_monitoring rolled back"]
+    )
 
 
 async def test_a_schema_that_differs_from_the_rehearsal_is_rolled_back(stage, run_deploy):

@@ -92,13 +92,13 @@ async def play(arguments: argparse.Namespace, root: Path) -> int:
         listed = [Listed(*each) for each in answers[0]["cases"]]
         todo = _chosen(listed, arguments)
         if arguments.list:
-            print("\n".join(each.name for each in todo))  # noqa: T201
+            print("\n".join(each.name for each in todo))
             return 0
         results = await _all(lanes, todo, arguments.seed)
     bad = sum(each.is_lost for each in results)
-    print(f"{len(results)} cases, {bad} of them not as they must be")  # noqa: T201
+    print(f"{len(results)} cases, {bad} of them not as they must be")
     if not files.may_mount():
-        print("Full and read-only disks were left out: this user may mount none")  # noqa: T201
+        print("Full and read-only disks were left out: this user may mount none")
     elif not bad and not arguments.only:
         played = [each.played for each in results if not each.todo.without]
         seen = [each.bitten for each in results if each.todo.without]
@@ -182,7 +182,7 @@ async def _all(lanes: list[Lane], todo: list[Todo], seed: int) -> list[Done]:
             results.append(done)
             count = len(results)
             left_s = (time.monotonic() - began) / count * (len(todo) - count)
-            print(  # noqa: T201
+            print(
                 f"{count}/{len(todo)}, {left_s / 60:.0f} min left, {answer['seconds']:.1f} s: "
                 f"{each.name} (seed {seed + number}): {done.outcome}",
                 flush=True,
@@ -201,7 +201,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the folder of the run")
     arguments = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="af-"))
-    print(f"Seed {arguments.seed}, in {root}", flush=True)  # noqa: T201
+    print(f"Seed {arguments.seed}, in {root}", flush=True)
     try:
         return asyncio.run(play(arguments, root))
     finally:

@@ -29,8 +29,8 @@ _INTENT = ": before the intent"
 # Of a state, or of the note that a step without one ends with.
 _BEFORE_RECORD = ": before (?:[a-z_]+|the note of [a-z_]+)(?: #[0-9]+)?"
 _ABOUT = (": before ", ": after ")
-# One in a transaction, and one that cannot run in one.
-_OF_A_MIGRATION = re.compile("011_score|012_offers")
+# One in a transaction, one that cannot run in one, and a contract.
+_OF_A_MIGRATION = re.compile("011_score|012_offers|013_unread")
 KILLED = "SIGKILL of the flow"
 BY_WORKER = ("SIGKILL of flow and worker", "cancelled")
 CUT = "its sessions ended"
@@ -85,7 +85,7 @@ def at_points(scenario: str, points: Sequence[str]) -> Iterator[Case]:
     def is_played(fault: str, point: str) -> bool:
         if point in single and fault in BY_WORKER:
             return fault == BY_WORKER[single.index(point) % 2]
-        in_production = point.startswith(("apply_plan: ", "roll_back: "))
+        in_production = point.startswith(("apply_plan: ", "apply_contract: ", "roll_back: "))
         is_of_fault = in_production if fault == CUT else True
         return fault == KILLED or (is_of_fault and point in (*turning, *single))
 

@@ -25,13 +25,13 @@ from tests.faults.oracle import Expected, Seen, State, Verdict
 from tests.faults.proxy import Proxy, proxy_to
 from tests.faults.worker import Worker
 from tests.faults.zygote import Child, Zygote
-from tests.stage import ADD_COLUMN, Stage, receiving, standing
+from tests.stage import ADD_COLUMN, DROP_INDEX, Stage, receiving, standing
 
 # One deploy with everything that happens to it, and the recovery from that.
 DEADLINE_S = 150.0
 # A second recovery may find what the first left; more than three is no convergence.
 RECOVERIES = 3
-RELEASES = {"forwards": "v2", "rollback": "unhealthy"}
+RELEASES = {"forwards": "v2", "rollback": "clings"}
 DURING = {"forwards": "forwards,", "rollback": "during rollback,"}
 ENDS = frozenset({"succeeded", "rolled_back", "failed", "not begun"})
 # What the processes of a case must know, as the stage set it.
@@ -275,6 +275,7 @@ async def _open(house: House, folder: Path, seed: int) -> AsyncGenerator[Theatre
                 "CREATE INDEX CONCURRENTLY idx_deals_offer ON deals (offer_price);",
                 "DROP INDEX CONCURRENTLY idx_deals_offer;",
             )
+            stage.migration(13, "unread", *DROP_INDEX)
             theatre = Theatre(house=house, stage=stage, folder=folder, seed=seed)
             with theatre.afterwards:
                 yield theatre

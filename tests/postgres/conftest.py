@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +134,13 @@ dev_url_env = "DEV_URL"
     monkeypatch.setenv("DEV_URL", database.server.url())
     monkeypatch.setenv("AIRLOCK_REQUESTER", f"tests {os.getpid()}")
     return Project(root=root, database=database)
+
+
+@pytest.fixture(scope="session")
+def dead() -> str:
+    """The name of a runner that has ended."""
+    command = [sys.executable, "-c", "from airlock import holder; print(holder.name())"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from airlock import deploy as steps
@@ -17,13 +14,6 @@ from tests.postgres.conftest import Project
 ONE = ("CREATE TABLE a (id int);", "DROP TABLE a;")
 TWO = ("ALTER TABLE a ADD COLUMN b int;", "ALTER TABLE a DROP COLUMN b;")
 WANTED = DeployRequest(target="prod", requester="somebody else")
-
-
-@pytest.fixture(scope="module")
-def dead() -> str:
-    """The name of a runner that has ended."""
-    command = [sys.executable, "-c", "from airlock import holder; print(holder.name())"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture

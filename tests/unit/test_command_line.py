@@ -53,8 +53,9 @@ def test_new_writes_the_next_file_from_the_template(folder: Path, airlock, monke
     text = path.read_text(encoding="utf-8")
     assert "-- Migration 001: Add GIN index, on JSONB {x}!\n" in text
     assert "-- Author: Ada\n" in text
-    airlock("new", "second")
-    assert (folder / "002_second.sql").is_file()
+    assert "Phase" not in text
+    airlock("new", "second", "--phase", "contract")
+    assert "\n-- Phase: contract\n\n" in (folder / "002_second.sql").read_text(encoding="utf-8")
 
 
 def test_a_description_without_letters_is_refused(folder: Path, airlock):

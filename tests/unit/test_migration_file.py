@@ -18,6 +18,7 @@ HEADER = (
     "-- Migration 011: Deal scores\n-- Purpose: Rank deals\n-- Author: A B\n-- Date: 2026-01-02\n"
 )
 FORWARD = "CREATE TABLE scores (id int);"
+CONTRACT = "-- Phase: contract\n"
 NOTES = "-- ROLLBACK NOTES\n-- DROP TABLE scores;\n"
 
 Make = Callable[..., Path]
@@ -66,6 +67,22 @@ def test_the_first_header_line_of_a_kind_counts_and_the_notes_have_none():
         source(f"{HEADER}-- Purpose: Another\n{FORWARD}\n{NOTES}-- Author: of the notes\n")
     )
     assert (found.purpose, found.author) == ("Rank deals", "A B")
+
+
+@pytest.mark.parametrize(
+    ("header", "phase"),
+    [
+        ("", "expand"),
+        ("-- Phase: expand\n", "expand"),
+        ("-- Phase: contract\n", "contract"),
+        ("--phase:  Contract \n", "contract"),
+        ("\n-- FORWARD MIGRATION\n-- Phase: contract\n", "contract"),
+        ("-- The phase: contract, and later more\n", "expand"),
+    ],
+)
+def test_a_header_line_names_the_phase_which_is_expand_otherwise(header, phase):
+    text = f"{HEADER}{header}{FORWARD}\n{NOTES}-- Phase: contract\n"
+    assert migration.parse(source(text)).phase == phase
 
 
 # ---------------------------------------------------------------- the notes
@@ -211,6 +228,15 @@ REFUSED = {
     "a mistake": (f"{FORWARD}\nCREATE TABEL b ();\n{NOTES}", ["line 2", "TABEL", "Mend"]),
     "nothing but comments": (f"{HEADER}\n/* later */\n{NOTES}", ["nothing but comments"]),
     "an empty file": ("", ["nothing but comments"]),
+    "a phase that is none": (
+        f"{HEADER}-- Phase: kontract\n{FORWARD}\n{NOTES}",
+        ["line 5", "'kontract' is no phase; expected expand", "contract", "Mend the line"],
+    ),
+    "an empty phase": (f"-- Phase:\n{FORWARD}\n{NOTES}", ["line 1", "'' is no phase"]),
+    "both phases": (
+        f"-- Phase: expand\n-- Phase: contract\n{FORWARD}\n{NOTES}",
+        ["line 2", "both phases", "divide it into two"],
+    ),
     "a nameless concurrent index": (
         f"CREATE INDEX CONCURRENTLY ON t (a);\n{NOTES}",
         ["line 1", "no name", "Name it"],
@@ -268,12 +294,15 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path):
         migration.read_folder(tmp_path)
 
 
-def test_the_template_needs_only_its_sql(tmp_path: Path):
-    text = migration.TEMPLATE.format(version=11, title="A {b}", author="C", date="2026-01-02")
+@pytest.mark.parametrize(("line", "phase"), [("", "expand"), (CONTRACT, "contract")])
+def test_the_template_needs_only_its_sql(line, phase):
+    text = migration.TEMPLATE.format(
+        version=11, title="A {b}", author="C", date="2026-01-02", phase=line
+    )
     made = source(text.replace("\n\n\n-- =", f"\n\n{FORWARD}\n\n-- =") + "-- DROP TABLE scores;\n")
     found = migration.parse(made)
     assert (found.title, found.author, found.date) == ("A {b}", "C", "2026-01-02")
-    assert found.reverse == "DROP TABLE scores;\n"
+    assert (found.reverse, found.phase) == ("DROP TABLE scores;\n", phase)
 
 
 @pytest.mark.parametrize(

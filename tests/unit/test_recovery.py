@@ -7,20 +7,36 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from airlock import holder, recovery
+from airlock import holder, migration, recovery
 from airlock.errors import Broken, LeaseLost
+from airlock.migration import MigrationFile
+from airlock.plan import Plan
 from airlock.scope import Scope
 
 
-def left(state: str, *, kind: str = "deploy", wanted: int = 2) -> Any:
-    return SimpleNamespace(
-        state=state, kind=kind, planned=SimpleNamespace(migrations=("a migration",) * wanted)
+def left(state: str, *, kind: str = "deploy", wanted: int = 2, contract: int = 0) -> Any:
+    """A deploy of so many migrations, the last ``contract`` of them its contract."""
+    migrations = tuple(
+        migration.parse(
+            MigrationFile(
+                version=number,
+                name="step",
+                path=Path("step.sql"),
+                text=f"-- Phase: {'contract' if number > wanted - contract else 'expand'}\n"
+                "SELECT 1;\n-- ROLLBACK NOTES\n-- SELECT 2;\n",
+                checksum="",
+            )
+        )
+        for number in range(1, wanted + 1)
     )
+    plan = Plan(target="prod", head=None, migrations=migrations, schema_before="")
+    return SimpleNamespace(state=state, kind=kind, planned=plan)
 
 
 def done(*states: str) -> Any:
@@ -41,6 +57,16 @@ def done(*states: str) -> Any:
         (left("restarted"), ("applied", "applied"), False, "forwards"),
         (left("healthy"), ("applied", "applied"), False, "forwards"),
         (left("applying", wanted=0), (), False, "forwards"),  # a release alone
+        (left("applying", contract=1), (), False, "back"),
+        (left("applying", contract=1), ("applied",), False, "forwards"),
+        (left("verified", contract=1), ("applied",), False, "forwards"),
+        (left("applying", contract=2), (), False, "forwards"),  # a contract alone
+        (left("contracting", contract=1), ("applied",), False, "back"),
+        (left("contracting", contract=1), ("applied", "started"), False, "back"),
+        (left("contracting", contract=2), ("applied",), False, "back"),
+        (left("contracting", contract=1), ("applied", "applied"), False, "forwards"),
+        (left("contracted", contract=1), ("applied", "applied"), False, "forwards"),
+        (left("rolling_back", contract=1), ("applied", "rolled_back"), False, "back"),
         (left("rolling_back"), ("applied", "rolled_back"), False, "back"),
         (left("rolling_back", kind="refresh"), (), True, "back"),
         (left("snapshotted", kind="refresh"), (), False, "back"),

@@ -1,0 +1,25 @@
+"""Run the contract of the plan, once the new release is healthy."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.tasks import exponential_backoff
+
+from airlock import deploy
+from airlock.deploy import Applied
+from airlock.ledger import Lease
+from tasks.policy import is_transient
+
+
+@task(
+    retries=3,
+    retry_delay_seconds=exponential_backoff(2),
+    retry_condition_fn=is_transient,
+    timeout_seconds=21600,
+    cache_policy=NO_CACHE,
+    task_run_name="apply_contract {lease.target}",
+)
+async def apply_contract(lease: Lease) -> Applied:
+    """Take away what no release needs any more. Reads the ledger first and skips what is there."""
+    return await deploy.apply_contract(lease)
