@@ -5,7 +5,6 @@ Reading commands import no Prefect and answer at once; acting ones hand over to 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -62,6 +61,8 @@ def main() -> None:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+
     from airlock import postgres
 
     with postgres.translated("asking the database"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from airlock.lint import Finding, Level, Outcome, Policy, Script
 
 if TYPE_CHECKING:
     from airlock.plan import Plan
+    from airlock.postgres import Conn
     from airlock.settings import LintSettings, Project, Target
 
 MAJOR = 16
@@ -159,16 +161,25 @@ async def review_plan(target: Target, plan: Plan) -> Outcome:
     scripts = [lint.read(each.file, each.forward) for each in plan.migrations]
     if not scripts:
         return Outcome(files=0, history=0, findings=(), allowed=())
-    return lint.lint(scripts, (await look(target, None)).world, policy(target.lint))
+    from airlock.surroundings import read_world
+
+    async with _connection(target.database_url) as conn:
+        world = await read_world(conn)
+    return lint.lint(scripts, world, policy(target.lint))
 
 
 async def look(target: Target | None, url: str | None) -> Known:
     """The tables of a database and their sizes, and which migrations it has. Reads only."""
-    from airlock import ledger, postgres
+    from airlock import ledger
     from airlock.surroundings import read_world
 
-    address = url or (target.database_url if target else "")
-    async with postgres.connect(address, purpose="lint", limit_s=postgres.CATALOGUE_S) as conn:
+    async with _connection(url or (target.database_url if target else "")) as conn:
         applied = await ledger.applied(conn)
         world = await read_world(conn)
     return Known(world=world, applied=frozenset(row.version for row in applied))
+
+
+def _connection(url: str) -> AbstractAsyncContextManager[Conn]:
+    from airlock import postgres
+
+    return postgres.connect(url, purpose="lint", limit_s=postgres.CATALOGUE_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from airlock import lint
+from airlock.effects import World
 from airlock.lint import RULES, render
 from tests.unit.lint.cases import linted
 
@@ -46,8 +47,6 @@ def test_github_shows_each_finding_at_its_line():
 
 def test_what_would_end_an_annotation_is_escaped():
     script = lint.read("a,b:c%.sql", "SELEKT 1;")
-    from airlock.effects import World
-
     found = render.github(lint.lint([script], World(major=16), lint.Policy()))
     assert found.startswith("::error file=a%2Cb%3Ac%25.sql,line=1,")
     assert "\n" not in found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airlock import lint, syntax
+from airlock.effects import World
 from airlock.lint import Level, Policy
 from airlock.lint.site import LATER, NEXT
 from tests.unit.lint.cases import CASES, Case, linted
@@ -71,8 +72,6 @@ def test_a_table_that_an_earlier_file_of_the_release_makes_is_new():
 def test_what_history_made_is_there_and_is_not_judged():
     old = lint.read("001.sql", "CREATE TABLE a (id int PRIMARY KEY, note text);", history=True)
     new = lint.read("002.sql", "CREATE INDEX i ON a (note);")
-    from airlock.effects import World
-
     found = lint.lint([old, new], World(major=16), Policy())
     assert [(each.file, each.rule) for each in found.findings] == [
         ("002.sql", "index-not-concurrent")

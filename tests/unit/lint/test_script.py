@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airlock import lint
+from airlock import lint, syntax
+from airlock.effects import World
+from airlock.lint import Policy
 from tests.unit.lint.cases import CASES, linted
 
 C = "CREATE INDEX CONCURRENTLY i ON t (a);"
@@ -110,3 +115,21 @@ def test_no_statement_with_other_words_in_it_breaks_it(case, data):
         place = data.draw(st.integers(0, len(words) - 1))
         words[place] = data.draw(st.sampled_from([*WORDS, ""]))
     linted(" ".join(words))
+
+
+EFFECTS = Path(__file__).parents[2] / "effects"
+MARKS = re.compile(r"^(-- (from|until) .*|## .*|-- .*)\n", re.MULTILINE)
+
+
+def test_every_form_whose_effects_are_known_is_judged_and_answered_in_sql():
+    there = lint.read("000.sql", (EFFECTS / "world.sql").read_text("utf-8"), history=True)
+    assert there.mistakes == ()
+    forms = MARKS.sub("", (EFFECTS / "forms.sql").read_text("utf-8")).split("\n\n")
+    assert len(forms) > 300
+    for sql in filter(str.strip, forms):
+        form = lint.read("001.sql", sql)
+        for scripts in ([form], [there, form]):
+            found = lint.lint(scripts, World(major=17), Policy())
+            assert "syntax" not in {each.rule for each in found.findings}, sql
+            for each in found.findings:
+                syntax.parse(each.remedy)
