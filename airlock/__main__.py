@@ -21,6 +21,7 @@ from airlock.request import Gate
 
 if TYPE_CHECKING:
     from airlock.drift import DriftReport
+    from airlock.effects import World
     from airlock.ledger import Deploy
     from airlock.lint import Outcome
     from airlock.masking import Table
@@ -181,6 +182,55 @@ def _known(target: settings.Target | None, database: str | None) -> Known | None
     from airlock.review import look
 
     return _run(look(target, database))
+
+
+@app.command()
+def effects(
+    file: Annotated[Path, typer.Argument(help="A file of SQL statements; - reads from a pipe.")],
+    database: Annotated[
+        str | None, typer.Option(help="Look at this database's tables: a URL, or a target's name.")
+    ] = None,
+    pg: Annotated[int, typer.Option(min=13, max=18, help="Version, without a database.")] = 18,
+    as_json: AsJson = False,
+) -> None:
+    """Predict what each statement locks, rewrites, reads and drops. Changes nothing."""
+    from airlock.effects import predict, render
+
+    source = "the statements" if str(file) == "-" else file.name
+    parsed = migration.statements_of(source, _read_text(file))
+    found = predict(parsed, _world(database, pg))
+    if as_json:
+        return _print(render.as_data(found))
+    typer.echo("\n".join(render.as_text(found)))
+    return None
+
+
+def _read_text(file: Path) -> str:
+    try:
+        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise Refused(f"{file} cannot be read: {error.strerror}. Name a file of SQL.") from error
+    except UnicodeDecodeError as error:
+        raise Refused(f"{file} is not UTF-8. Save it as UTF-8.") from error
+
+
+def _world(database: str | None, major: int) -> World:
+    """What is in the database, or nothing but a version."""
+    from airlock.effects import World
+
+    if database is None:
+        return World(major=major)
+    url = database if "://" in database else settings.target(database).database_url
+
+    async def read() -> World:
+        from airlock import postgres
+        from airlock.surroundings import read_world
+
+        async with postgres.connect(url, purpose="effects", limit_s=postgres.CATALOGUE_S) as conn:
+            return await read_world(conn)
+
+    return _run(read())
 
 
 # ---------------------------------------------------------------- looking

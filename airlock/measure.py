@@ -1,4 +1,4 @@
-"""What each statement really did, measured on the clone.
+"""What each statement really did, measured on the clone, beside what was predicted there.
 
 From inside the statement's own transaction: the locks it added, the files it replaced, the scans
 and the WAL it caused. A statement that runs outside a transaction holds no lock afterwards, so a
@@ -16,8 +16,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from airlock import postgres
-from airlock.effects import Effect, LockMode, StatementEffects, needs_no_transaction
+from airlock.effects import (
+    Effect,
+    LockMode,
+    StatementEffects,
+    World,
+    needs_no_transaction,
+    predict_one,
+)
 from airlock.postgres import Conn
+from airlock.surroundings import read_world
 from airlock.syntax import Statement
 
 POLL_S = 0.002
@@ -42,6 +50,7 @@ class Measurement:
     """
 
     url: str
+    _world: World | None = None
     _known: dict[int, _Relation] | None = None
     _done: list[tuple[StatementEffects, bool]] = field(
         default_factory=list[tuple[StatementEffects, bool]]
@@ -50,6 +59,9 @@ class Measurement:
     async def execute(self, conn: Conn, statement: Statement) -> None:
         """Run one statement and measure it; what ``apply.Runner`` calls on the clone."""
         alone = needs_no_transaction(statement)
+        if self._world is None:
+            self._world = await read_world(conn)
+        predicted = predict_one(statement, self._world)
         before, held, wal = await _relations(conn), await _locks(conn), await _wal(conn)
         self._known = known = before if self._known is None else self._known
         before = {oid: relation for oid, relation in before.items() if oid in known}
@@ -70,7 +82,10 @@ class Measurement:
             wal_bytes=await _wal(conn) - wal,
             rows=_rows(status),
             effects=_effects(before, await _relations(conn), held, locks, seconds, alone=alone),
+            predicted=predicted.effects,
+            unknown=predicted.unknown,
         )
+        self._world.apply(statement)
         self._done.append((effects, alone))
 
     @asynccontextmanager

@@ -179,8 +179,16 @@ def _phase(file: str, head: list[str]) -> Phase:
 
 
 def _check_forward(file: str, sql: str) -> None:
+    statements = statements_of(file, sql)
+    if not statements:
+        raise Refused(f"{file} holds nothing but comments. Write the forward SQL above the notes.")
+    _check_statements(file, statements)
+
+
+def statements_of(file: str, sql: str) -> tuple[syntax.Statement, ...]:
+    """The statements of a text. Raises Refused naming the line of what is not SQL."""
     try:
-        statements = syntax.parse(sql)
+        return syntax.parse(sql)
     except syntax.SqlError as error:
         lines = sql.split("\n")
         for number, line in enumerate(lines[: error.line], 1):
@@ -193,9 +201,6 @@ def _check_forward(file: str, sql: str) -> None:
                 "Write the SQL itself; Airlock sends the file to the server."
             ) from error
         raise Refused(f"{file}, line {error.line}: {error.message}. Mend the SQL.") from error
-    if not statements:
-        raise Refused(f"{file} holds nothing but comments. Write the forward SQL above the notes.")
-    _check_statements(file, statements)
 
 
 def _check_statements(file: str, statements: Iterable[syntax.Statement]) -> None:

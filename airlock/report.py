@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -352,24 +352,42 @@ def _statements(rehearsal: Rehearsal | None) -> str:
         (
             code(each.statement),
             f"{each.seconds * 1000:.1f} ms",
-            plain(_held(each)) or "–",
+            plain(_held(each.effects)) or "–",
+            plain(_foreseen(each)),
             f"{each.wal_bytes:,}",
             "–" if each.rows is None else f"{each.rows:,}",
         )
         for migration in rehearsal.migrations
         for each in migration.statements
     ]
-    header = ("statement", "took", "holds up, on existing relations", "WAL bytes", "rows")
+    header = (
+        "statement",
+        "took",
+        "holds up, on existing relations",
+        "predicted",
+        "WAL bytes",
+        "rows",
+    )
     return table(header, rows) if rows else ""
 
 
-def _held(statement: StatementEffects) -> str:
+def _foreseen(statement: StatementEffects) -> str:
+    """Whether the prediction said so before."""
+    if statement.predicted is None:
+        return "–"
+    if statement.unknown:
+        return f"unknown: {statement.unknown}"
+    surprises = _held(statement.surprises)
+    return f"not {surprises}" if surprises else "the same"
+
+
+def _held(effects: Iterable[Effect]) -> str:
     """The locks that keep others waiting, and what is done under them."""
     return ", ".join(
         f"{effect.relation} {effect.lock_name}"
         + (" rewritten" if effect.rewrites else "")
         + (" scanned" if effect.scans else "")
-        for effect in statement.effects
+        for effect in effects
         if _matters(effect)
     )
 
@@ -392,6 +410,7 @@ def effects(report: DeployReport) -> list[dict[str, str | float | int | None]]:
             "locks": ", ".join(f"{e.relation} {e.lock_name}" for e in each.effects) or "–",
             "rewritten": ", ".join(str(e.relation) for e in each.effects if e.rewrites) or "–",
             "scanned": ", ".join(str(e.relation) for e in each.effects if e.scans) or "–",
+            "predicted": _foreseen(each),
             "ms on the clone": round(each.seconds * 1000, 1),
             "WAL bytes": each.wal_bytes,
             "rows": each.rows,

@@ -98,7 +98,7 @@ def _read_indexes(found: dict[str, Any], world: World) -> None:
 
 def _read_constraints(found: dict[str, Any], world: World) -> None:
     for row in found["constraints"] or ():
-        columns = tuple(row["columns"] or ())
+        columns = tuple(str(each) for each in row["columns"] or ())
         kind = row["kind"]
         world.relations[row["table"]].constraints[row["name"]] = Constraint(
             name=row["name"],

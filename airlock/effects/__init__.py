@@ -3,6 +3,7 @@
 One type for what is predicted from the syntax tree and what is measured on the clone.
 """
 
+from airlock.effects import render
 from airlock.effects.effect import Effect, LockMode, Prediction, StatementEffects
 from airlock.effects.predict import predict, predict_one
 from airlock.effects.segments import Segment, needs_no_transaction, segments
@@ -21,5 +22,6 @@ __all__ = [
     "needs_no_transaction",
     "predict",
     "predict_one",
+    "render",
     "segments",
 ]

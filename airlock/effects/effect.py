@@ -70,7 +70,11 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatementEffects:
-    """One statement and what it did on the clone."""
+    """One statement, what it did on the clone, and what was predicted there.
+
+    predicted: None in a rehearsal from before there were predictions. unknown: what of the
+        statement nobody could predict.
+    """
 
     line: int
     statement: str
@@ -78,6 +82,33 @@ class StatementEffects:
     wal_bytes: int
     rows: int | None
     effects: tuple[Effect, ...]
+    predicted: tuple[Effect, ...] | None = None
+    unknown: str = ""
+
+    @property
+    def surprises(self) -> tuple[Effect, ...]:
+        """What was measured and not predicted: a stronger lock, a rewrite, a scan.
+
+        A lock that an earlier statement of the transaction has taken is not measured again, so what
+        was predicted and not measured says nothing.
+        """
+        if self.predicted is None or self.unknown:
+            return ()
+        known = {each.relation: each for each in self.predicted}
+        return tuple(
+            each for each in self.effects if not _is_foreseen(each, known.get(each.relation))
+        )
+
+
+def _is_foreseen(measured: Effect, predicted: Effect | None) -> bool:
+    if predicted is None:
+        return False
+    weaker = (
+        predicted.lock is not None and measured.lock is not None and predicted.lock < measured.lock
+    )
+    rewritten = bool(measured.rewrites) and predicted.rewrites is False
+    scanned = bool(measured.scans) and predicted.scans is False
+    return not (weaker or rewritten or scanned)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,7 @@ async def airlock(*arguments: str) -> tuple[int, str, str]:
     return process.returncode or 0, out.decode(), err.decode()
 
 
-async def test_the_reading_commands_before_and_after_a_deploy(project: Project):
+async def test_the_reading_commands_before_and_after_a_deploy(project: Project, tmp_path: Path):
     assert await airlock("plan", "prod") == (0, "prod stands at nothing.\nNothing to do.\n", "")
     assert (await airlock("history", "prod"))[1].startswith("Nothing was deployed to prod yet")
     status, _, err = await airlock("report", "prod")
@@ -48,6 +48,9 @@ async def test_the_reading_commands_before_and_after_a_deploy(project: Project):
     assert pending["file"] == "001_step.sql"
     assert [each["in_transaction"] for each in pending["statements"]] == [True, False]
 
+    file = tmp_path / "next.sql"
+    file.write_text("ALTER TABLE a ALTER id TYPE bigint; ALTER TABLE b ADD c int")
+
     lease = await project.deploy(reason="why", requester="somebody")
     assert await airlock("plan", "prod") == (0, "prod stands at 001_step.\nNothing to do.\n", "")
     status, out, _ = await airlock("deploy", "prod")
@@ -57,6 +60,13 @@ async def test_the_reading_commands_before_and_after_a_deploy(project: Project):
     status, out, _ = await airlock("status", "prod", "--json")
     (found,) = json.loads(out)
     assert (found["head"], found["pending"], found["alerts_waiting"]) == ("001_step", [], 0)
+    status, out, err = await airlock("effects", str(file), "--database", "prod", "--json")
+    retyped, missing = json.loads(out)
+    assert (status, err, missing["effects"]) == (0, "", [])
+    assert {each["relation"]: each["rewrites"] for each in retyped["effects"]} == {
+        "public.a": True,
+        "public.i": True,
+    }
     status, out, _ = await airlock("history", "prod", "--json")
     (row,) = json.loads(out)["deploys"]
     assert (row["id"], row["state"], row["reason"]) == (lease.deploy, "succeeded", "why")

@@ -228,3 +228,33 @@ def test_the_ledger_says_how_a_run_ended_that_prefect_lost(
     flow: str, state: str, failure: str | None, status: int | None
 ) -> None:
     assert _status_of(flow, deploy(state=state, failure=failure)) == status
+
+
+def test_effects_predicts_any_file_of_sql(tmp_path: Path, airlock):
+    file = tmp_path / "any.sql"
+    file.write_text("-- nothing of ours\nDROP TABLE a;\nDO $$ BEGIN NULL; END $$")
+    status, out, _ = airlock("effects", str(file), "--pg", "16", "--json")
+    first, second = json.loads(out)
+    assert (status, first["line"], first["statement"]) == (0, 2, "DROP TABLE a")
+    (effect,) = first["effects"]
+    assert effect == {
+        "relation": "public.a",
+        "lock": "AccessExclusiveLock",
+        "rewrites": False,
+        "scans": False,
+    }
+    assert second["effects"][0]["lock"] is None
+    status, out, _ = airlock("effects", str(file))
+    assert "public.a: AccessExclusiveLock (blocks reads and writes)" in out
+    assert "unknown: what the block does" in out
+
+
+def test_effects_says_at_which_line_a_file_is_not_sql(tmp_path: Path, airlock):
+    file = tmp_path / "any.sql"
+    assert airlock("effects", str(file))[0::2] == (
+        1,
+        f"airlock: {file} cannot be read: No such file or directory. Name a file of SQL.\n",
+    )
+    file.write_text("SELECT 1;\nSELEC 2")
+    status, _, err = airlock("effects", str(file))
+    assert (status, "any.sql, line 2: syntax error" in err) == (1, True)

@@ -614,6 +614,7 @@ def test_the_table_of_effects_has_one_row_for_each_statement():
         "locks": "public.deals AccessExclusiveLock, public.quiet RowExclusiveLock",
         "rewritten": "public.deals",
         "scanned": "–",
+        "predicted": "–",
         "ms on the clone": 250.0,
         "WAL bytes": 1234,
         "rows": 5000,
