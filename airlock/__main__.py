@@ -114,13 +114,13 @@ Format = Literal["text", "json", "sarif", "github"]
 def lint(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(help="Files and folders; what is not deployed yet by default."),
+        typer.Argument(help="Files, folders, or - for a pipe; what is not deployed by default."),
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="Its levels, and its database's tables and their sizes.")
     ] = None,
     database: Annotated[
-        str | None, typer.Option(help="URL of a database whose tables and sizes are read.")
+        str | None, typer.Option(help="Look at this database's tables: a URL, or a target's name.")
     ] = None,
     pg: Annotated[
         int, typer.Option(min=13, max=18, help="PostgreSQL's version, without a database.")
@@ -171,17 +171,19 @@ def _project_of(files: list[Path] | None, target: str | None) -> settings.Projec
 
 def _known(target: settings.Target | None, database: str | None) -> Known | None:
     """What a database says, where one is named."""
-    if database is None:
-        if target is None:
-            return None
+    from airlock.review import look
+
+    if database is not None:
+        url = database if "://" in database else settings.target(database).database_url
+    elif target is not None:
         try:
-            _ = target.database_url
+            url = target.database_url
         except Refused as missing:
             typer.echo(f"Sizes, and what is deployed, are not known. {missing}", err=True)
             return None
-    from airlock.review import look
-
-    return _run(look(target, database))
+    else:
+        return None
+    return _run(look(url))
 
 
 @app.command()

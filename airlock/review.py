@@ -6,6 +6,7 @@ docs/decisions/0015-lint.md
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from airlock.settings import LintSettings, Project, Target
 
 MAJOR = 16
+PIPE = Path("-")
 _LINE = re.compile(r", line (\d+)\b")
 
 
@@ -50,7 +52,7 @@ def review(
     for path in chosen:
         shown = _shown(path)
         try:
-            text = migration.read_text(path)
+            text = sys.stdin.read() if path == PIPE else migration.read_text(path)
         except Refused as error:
             problems.append(_problem(shown, error))
             continue
@@ -91,6 +93,8 @@ def _pending(project: Project | None, known: Known | None) -> list[Path]:
 
 def _shown(path: Path) -> str:
     """The path from here, where it lies below."""
+    if path == PIPE:
+        return "-"
     try:
         return path.resolve().relative_to(Path.cwd()).as_posix()
     except ValueError:
@@ -168,12 +172,12 @@ async def review_plan(target: Target, plan: Plan) -> Outcome:
     return lint.lint(scripts, world, policy(target.lint))
 
 
-async def look(target: Target | None, url: str | None) -> Known:
+async def look(url: str) -> Known:
     """The tables of a database and their sizes, and which migrations it has. Reads only."""
     from airlock import ledger
     from airlock.surroundings import read_world
 
-    async with _connection(url or (target.database_url if target else "")) as conn:
+    async with _connection(url) as conn:
         applied = await ledger.applied(conn)
         world = await read_world(conn)
     return Known(world=world, applied=frozenset(row.version for row in applied))

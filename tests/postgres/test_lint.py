@@ -25,7 +25,7 @@ ANALYZE deals, small;
 async def findings(project: Project, sql: str) -> dict[str, Finding]:
     path = project.root / "change.sql"
     path.write_text(sql)
-    known = await review.look(None, project.url)
+    known = await review.look(project.url)
     found = review.review([path], None, Policy(), known, review.MAJOR)
     assert project.url not in render.text(found)
     return {each.rule: each for each in found.findings}
@@ -65,7 +65,7 @@ async def test_with_a_target_only_what_is_not_deployed_is_judged(project: Projec
     project.write(2, "CREATE INDEX i ON a (id);", "DROP INDEX i;")
     project.write(3, "CREATE TABLE b (id bigint);", "DROP TABLE b;")
     project.write(4, "CREATE INDEX j ON b (id);", "DROP INDEX j;")
-    known = await review.look(project.target, None)
+    known = await review.look(project.url)
     found = review.review([], settings.load(), Policy(), known, review.MAJOR)
     assert found.files == 3
     assert [(Path(each.file).name, each.rule) for each in found.findings] == [
