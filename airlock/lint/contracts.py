@@ -102,10 +102,13 @@ def drop_cascade(site: Site) -> Problems:
     "error",
     "A whole database or schema is dropped",
     "sql-dropdatabase.html",
-    on=("DropdbStmt", "DropOwnedStmt"),
+    on=("DropdbStmt", "DropOwnedStmt", "DropStmt"),
 )
 def drop_database(site: Site) -> Problems:
-    del site
+    if site.kind == "DropStmt":
+        schema = site.node.get("removeType") == "OBJECT_SCHEMA"
+        if not schema or site.node.get("behavior") != "DROP_CASCADE":
+            return
     yield Problem(
         message="Everything in it is lost; a rollback cannot bring it back.",
         remedy="-- Not in a migration: by hand, with a backup that has been read.",
@@ -211,8 +214,14 @@ def expand_and_contract(release: Release) -> Problems:
                 f"{first.statement.line}{where}): while it is rolled out, old and new code run "
                 "side by side, and one of them finds the wrong column.",
                 remedy=f"-- {LATER.removeprefix('-- ')}\n-- Phase: contract\n"
-                f"{sql.flat(site.statement.text)};",
+                f"{_contract(site, old)};",
             )
+
+
+def _contract(site: Site, old: str) -> str:
+    if site.kind == "AT_DropColumn":
+        return f"ALTER TABLE {site.table} DROP COLUMN {old}"
+    return sql.flat(site.statement.text)
 
 
 @rule(

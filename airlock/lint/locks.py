@@ -40,7 +40,8 @@ def column_type_change(site: Site) -> Problems:
     level = Level.WARNING if not site.certain and column.type in ("varchar", "text") else None
     if_ = "" if site.certain else "Unless the old type has the same bytes and fits: "
     new, function = sql.ident(f"{name}_new"), sql.ident(sql.shortened("fill", name, "new"))
-    using = site.definition.get("raw_default")
+    whole = sql.piece(site.statement, column.node["typeName"]["location"])
+    using = sql.after_word(whole, "USING")
     value = f"{column.name}::{_type_alone(column)}"
     yield Problem(
         level=level,
@@ -50,9 +51,9 @@ def column_type_change(site: Site) -> Problems:
         f"    $$ BEGIN NEW.{new} := NEW.{value}; RETURN NEW; END $$;\n"
         f"CREATE TRIGGER {function} BEFORE INSERT OR UPDATE ON {site.table}\n"
         f"    FOR EACH ROW EXECUTE FUNCTION {function}();\n"
-        + ("-- The function and the UPDATE convert as your USING does.\n" if using else "")
+        + ("-- The function should convert as the UPDATE below does.\n" if using else "")
         + f"{NEXT}\n"
-        + site.backfill(f"UPDATE {site.table} SET {new} = {value} WHERE {new} IS NULL")
+        + site.backfill(f"UPDATE {site.table} SET {new} = {using or value} WHERE {new} IS NULL")
         + f"\n{LATER}\n-- Phase: contract\n"
         f"DROP TRIGGER {function} ON {site.table};\nDROP FUNCTION {function}();\n"
         f"ALTER TABLE {site.table} DROP COLUMN {column.name};",

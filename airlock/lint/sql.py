@@ -138,6 +138,13 @@ RANGE = re.compile(r"\bFROM\s*\(([^(),]+)\)\s*TO\s*\(([^(),]+)\)", re.IGNORECASE
 LIST = re.compile(r"\bFOR VALUES IN\s*\(([^()]+)\)", re.IGNORECASE)
 
 
+def after_word(text: str, word: str) -> str:
+    """The text behind a word; empty where it is not there."""
+    found = list(tokens(text))
+    places = [n for n, token in enumerate(found) if token.upper() == word]
+    return _joined(found[places[0] + 1 :]) if places else ""
+
+
 def before_word(text: str, word: str) -> str:
     """The text up to a word at its top level."""
     found: list[str] = []

@@ -23,6 +23,9 @@ _LOCKS = "explicit-locking.html#LOCKING-TABLES"
 )
 def ddl_and_backfill(site: Site) -> Problems:
     mine = site.prediction
+    if site.above.ddl and site.above.fill:
+        # It was said where the second of the two stands.
+        return
     if fills(mine.statement) and site.touches_existing:
         ddl, fill = site.above.ddl, mine
     elif is_strong(mine):
@@ -43,7 +46,7 @@ def _batched(site: Site, statement: Statement) -> str:
     """The statement as a backfill, where it is one that can be cut into batches."""
     text = f"{sql.flat(statement.text)};"
     if statement.kind not in ("UpdateStmt", "DeleteStmt"):
-        return text
+        return f"-- In ranges of a key, each in a transaction of its own:\n{text}"
     relation = statement.node["relation"]
     key = site.key_of(relation)
     return f"-- Airlock: backfill table={sql.qualified(relation)} key={key} batch=5000\n{text}"
@@ -77,7 +80,7 @@ def statements_after_lock(site: Site) -> Problems:
     "mvcc-intro.html",
 )
 def unbatched_change(site: Site) -> Problems:
-    if site.kind not in ("UpdateStmt", "DeleteStmt"):
+    if site.kind not in ("UpdateStmt", "DeleteStmt", "MergeStmt"):
         return
     where = site.node.get("whereClause")
     name = site.world.name(site.range_var)
@@ -85,11 +88,11 @@ def unbatched_change(site: Site) -> Problems:
     small = rows is not None and rows < site.policy.large_rows
     if not site.touches_existing or site.script.backfill or small or is_bounded(where):
         return
-    many = "as many rows as match" if where else "every row"
+    many = "as many rows as match" if where or site.kind == "MergeStmt" else "every row"
     of = f" of {rows:,}" if rows is not None else ""
     yield Problem(
         # With a condition they may be few.
-        level=None if where is None or rows is not None else Level.WARNING,
+        level=None if many == "every row" or rows is not None else Level.WARNING,
         message=f"Changes {many}{of} of {name} in one transaction: whoever writes one of them "
         "waits for its end, and vacuum and replicas wait as well.",
         remedy=_batched(site, site.statement),

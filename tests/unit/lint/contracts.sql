@@ -33,6 +33,8 @@ ALTER TABLE deals DROP COLUMN note;
 --# drop-database
 --bad
 DROP DATABASE tracker;
+--bad
+DROP SCHEMA old CASCADE;
 --good
 -- Phase: contract
 DROP SCHEMA scratch;

@@ -5,6 +5,9 @@ UPDATE deals SET note = details ->> 'note';
 --bad
 UPDATE deals SET kind = 'merger' WHERE kind IS NULL;
 ALTER TABLE deals ADD CONSTRAINT ck_kind CHECK (kind <> '') NOT VALID;
+--bad
+CREATE TABLE notes (deal_id bigint PRIMARY KEY REFERENCES deals (id));
+INSERT INTO notes SELECT id FROM deals;
 --good
 ALTER TABLE deals ADD COLUMN note text;
 --next file
@@ -34,6 +37,8 @@ SELECT count(*) FROM deals;
 UPDATE deals SET score = 0;
 --bad
 DELETE FROM deals WHERE status = 'terminated';
+--bad
+MERGE INTO deals d USING prices p ON p.deal_id = d.id WHEN MATCHED THEN UPDATE SET price = p.price;
 --good
 UPDATE deals SET score = 0 WHERE id = 5;
 --good
