@@ -164,7 +164,11 @@ def foreign_key_without_index(release: Release) -> Problems:
     for key in release.foreign_keys:
         relation = release.world.relations.get(key.table)
         known = relation.indexes.values() if relation else ()
-        ready = [each.columns for each in known if each.valid and not each.partial]
+        ready = [
+            each.columns
+            for each in known
+            if each.valid and (not each.partial or each.mentions <= set(each.columns))
+        ]
         if any(_leads(each, key.columns) for each in [*ready, *release.indexes[key.table]]):
             continue
         is_new = relation is not None and relation.new

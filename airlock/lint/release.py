@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from airlock import syntax
 from airlock.effects import World
 from airlock.lint import sql
 from airlock.lint.column import columns
@@ -71,7 +72,8 @@ class Release:
             self.contracts.append((site, table, sql.ident(column)))
 
     def _index(self, site: Site, names: tuple[str, ...]) -> None:
-        if "whereClause" not in site.node:
+        # One that leaves out nulls serves whoever looks a value up.
+        if _mentioned(site.node.get("whereClause")) <= set(names):
             self.indexes[site.world.key(site.range_var)].append(names)
 
     def _constraints(self, site: Site) -> None:
@@ -97,3 +99,9 @@ class Release:
                     referenced=site.world.key(node["pktable"]),
                 )
             )
+
+
+def _mentioned(condition: Node | None) -> set[str]:
+    """The columns that a condition names."""
+    found = (node for name, node in syntax.walk(condition) if name == "ColumnRef")
+    return {name for node in found for name in sql.strings(node["fields"])[-1:]}

@@ -100,13 +100,20 @@ class Site:
         What is unknown may be.
         """
         effects = [each for each in self.prediction.effects if each.lock is not None]
-        if not any(each.blocks_writes for each in effects):
+        if not any(each.blocks_writes for each in effects) or self._is_of_new:
             return None
         if self.prediction.builds or self.kind == "ReindexStmt":
             return "build"
         if any(each.rewrites is not False for each in effects if each.blocks_writes):
             return "rewrite"
         return "scan" if any(each.scans is not False for each in effects) else None
+
+    @property
+    def _is_of_new(self) -> bool:
+        """Whether its rows are those of a new table, and others are locked for its sake alone."""
+        relation = self.relation
+        is_new = relation is not None and relation.new
+        return is_new and self.kind in ("AT_AddConstraint", "AT_AddColumn", "CreateStmt")
 
     @property
     def holds(self) -> str:

@@ -11,6 +11,10 @@ ALTER TABLE deals ADD CONSTRAINT fk_deals_source FOREIGN KEY (source_id) REFEREN
 CREATE INDEX CONCURRENTLY idx_deals_source_id ON deals (source_id);
 --good
 ALTER TABLE deals VALIDATE CONSTRAINT fk_deals_source;
+--good
+CREATE TABLE notes (id bigint PRIMARY KEY, deal_id bigint);
+ALTER TABLE notes ADD CONSTRAINT fk_notes_deal FOREIGN KEY (deal_id) REFERENCES deals (id);
+CREATE INDEX idx_notes_deal_id ON notes (deal_id);
 
 --# check-validates
 --bad

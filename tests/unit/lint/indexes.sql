@@ -57,3 +57,9 @@ CREATE TABLE notes (id bigint PRIMARY KEY, deal_id bigint REFERENCES deals (id))
 CREATE INDEX idx_notes_deal_id ON notes (deal_id);
 --good
 CREATE TABLE notes (deal_id bigint REFERENCES deals (id), n bigint, PRIMARY KEY (deal_id, n));
+--good
+CREATE TABLE notes (id bigint PRIMARY KEY, deal_id bigint REFERENCES deals (id));
+CREATE INDEX idx_notes_deal_id ON notes (deal_id) WHERE deal_id IS NOT NULL;
+--bad
+CREATE TABLE notes (id bigint PRIMARY KEY, deal_id bigint REFERENCES deals (id), is_open boolean);
+CREATE INDEX idx_notes_deal_id ON notes (deal_id) WHERE is_open;
