@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 import typer
 
 from airlock import migration, settings
+from airlock.batch import Backfill
+from airlock.effects import Segment
 from airlock.errors import AirlockError, Broken, Refused, Stranded
 from airlock.request import Gate
 
@@ -262,8 +264,7 @@ def plan(
         typer.echo(f"  {each.label}  {each.purpose or each.title}{when}")
         for segment in migration.script(each.forward):
             for statement in segment.statements:
-                outside = "" if segment.transactional else "  (outside a transaction)"
-                typer.echo(f"      {statement.line:>4}  {statement.summary}{outside}")
+                typer.echo(f"      {statement.line:>4}  {statement.summary}{_apart(segment)}")
     if found.findings:
         from airlock.lint import render
 
@@ -275,6 +276,14 @@ def _linted(target: settings.Target, planned: Plan) -> Outcome:
     from airlock import review
 
     return _run(review.review_plan(target, planned))
+
+
+def _apart(segment: Segment) -> str:
+    """How a statement is run, where that is not in its migration's one transaction."""
+    if isinstance(segment, Backfill):
+        said = segment.header
+        return f"  (in batches of up to {said.batch:,} rows by {said.key})"
+    return "" if segment.transactional else "  (outside a transaction)"
 
 
 def _plan_as_json(planned: Plan) -> dict[str, object]:
@@ -328,6 +337,7 @@ async def _status(target: settings.Target) -> dict[str, object]:
         async with ledger.connection(target) as conn:
             applied = await ledger.applied(conn)
             last = await ledger.recent(conn)
+            filling = await ledger.backfills(conn, last[0].id) if last else ()
             waiting = await letters.outstanding(conn, target)
             given_up = await letters.given_up(conn, target)
     except AirlockError as error:
@@ -341,6 +351,7 @@ async def _status(target: settings.Target) -> dict[str, object]:
         says += f"; last: deploy {last[0].id}, {last[0].headline}"
         if last[0].is_open:
             says += f"\n  held by {last[0].holder}, heartbeat {last[0].heartbeat_at:%H:%M:%S} UTC"
+            says += "".join(f"\n  {each.label}: {each.sentence()}" for each in filling)
             says += f"\n  {last[0].next_command}"
     if waiting:
         says += f"\n  {len(waiting)} alert deliver{'ies wait' if len(waiting) > 1 else 'y waits'}"
@@ -354,6 +365,7 @@ async def _status(target: settings.Target) -> dict[str, object]:
         "head": applied[-1].label if applied else None,
         "pending": pending,
         "last_deploy": _deploy_as_json(last[0]) if last else None,
+        "backfills": [{"label": each.label, "says": each.sentence()} for each in filling],
         "alerts_waiting": len(waiting),
         "alerts_given_up": len(given_up),
         "last_alert_error": failed[-1] if failed else None,

@@ -18,15 +18,18 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from airlock import ledger, leftovers, migration, postgres
+from airlock.backfill import Batches, Walk
+from airlock.batch import Backfill
 from airlock.effects import Segment
 from airlock.errors import Broken, Transient
 from airlock.introspection import for_version
-from airlock.ledger import Lease
+from airlock.ledger import Direction, Lease
 from airlock.migration import Migration
 from airlock.plan import AppliedMigration
 from airlock.postgres import Conn
 from airlock.settings import Budget
 from airlock.syntax import Statement
+from airlock.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ class _Script:
 
     source: str
     version: int
+    direction: Direction
     segments: tuple[Segment, ...]
     record: Record
     skip: int
@@ -90,7 +94,9 @@ class _Script:
 class Runner:
     """How statements are run: on which connection, for which deploy, within which budget.
 
-    execute: runs each statement, where somebody measures them.
+    execute: runs each statement, where somebody measures them. batches: hears of those of a
+        backfill, for the same.
+    throttle: of backfills, where others use the database.
     begun: what this deploy did before, by version, where the caller read it for a whole plan; each
         migration's row is read by itself otherwise.
     """
@@ -100,6 +106,8 @@ class Runner:
     lease: Lease
     budget: Budget
     execute: Execute | None = None
+    batches: Batches | None = None
+    throttle: Throttle | None = None
     begun: Mapping[int, AppliedMigration] | None = None
     _limits: str | None = field(default=None, init=False)
 
@@ -122,6 +130,7 @@ class Runner:
             _Script(
                 source=step.file,
                 version=step.version,
+                direction="forward",
                 segments=segments,
                 record=record,
                 skip=row.segments_done if row is not None and row.state != "rolled_back" else 0,
@@ -149,6 +158,7 @@ class Runner:
             _Script(
                 source=source,
                 version=row.version,
+                direction="reverse",
                 segments=segments,
                 record=record,
                 skip=row.reverse_segments_done,
@@ -172,7 +182,9 @@ class Runner:
             for number, segment in enumerate(segments, 1):
                 if number <= script.skip:
                     continue
-                if segment.transactional:
+                if isinstance(segment, Backfill):
+                    await self._backfill(script, segment, number)
+                elif segment.transactional:
                     # What a file SETs for its session must not reach the next one.
                     end = f"COMMIT; {_NEW_SESSION}" if number == len(segments) else "COMMIT"
                     await self._transaction(script, number, end=end)
@@ -309,6 +321,43 @@ class Runner:
             else:
                 return
 
+    # ------------------------------------------------------------ in many transactions
+
+    async def _backfill(self, script: _Script, segment: Backfill, number: int) -> None:
+        async def transaction(body: Callable[[], Awaitable[str]]) -> None:
+            await self._patiently(script.source, lambda: self._commit(script, body))
+
+        walk = Walk(
+            conn=self.conn,
+            lease=self.lease,
+            segment=segment,
+            source=script.source,
+            version=script.version,
+            direction=script.direction,
+            begun=script.begun,
+            record=script.record(number - 1),
+            transaction=transaction,
+            throttle=self.throttle,
+        )
+        if self.batches is None:
+            await walk.run()
+        else:
+            async with self.batches(self.conn, segment.statement) as observe:
+                await walk.run(observe)
+
+        async def done() -> str:
+            return script.record(number)
+
+        await transaction(done)
+
+    async def _commit(self, script: _Script, body: Callable[[], Awaitable[str]]) -> None:
+        with postgres.within(self.conn, 2 * self.budget.statement_timeout_s + postgres.CALL_S):
+            async with self._holding():
+                if script.before is not None:
+                    await script.before(self.conn)
+                record = await body()
+                await self.conn.execute(f"{_OUR_ROLE}; {record}; COMMIT")
+
     # ------------------------------------------------------------ outside a transaction
 
     async def _alone(self, script: _Script, statement: Statement, number: int) -> None:
@@ -372,9 +421,12 @@ class Runner:
         The reverse SQL knows what a whole statement makes, and nothing of half ones.
         """
         segments = migration.script(row.forward)
-        if row.segments_done == len(segments) or segments[row.segments_done].transactional:
+        if row.segments_done == len(segments):
             return
-        statement = segments[row.segments_done].statements[0]
+        cut_off = segments[row.segments_done]
+        if cut_off.transactional or isinstance(cut_off, Backfill):
+            return
+        statement = cut_off.statements[0]
         async with self.conn.transaction():
             await ledger.check_fence(self.conn, self.lease)
         await self._set_again(segments[: row.segments_done])

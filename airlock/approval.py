@@ -187,6 +187,7 @@ def question(
         f"Way back, rehearsed: {rehearsal.rollback_sentence}",
         f"Snapshot: {snapshot.id}, {age_min:.0f} min old, proved by the rehearsal",
         *_waits(blocking(rehearsal, lock_ms=0)),
+        *(f"On the clone, {each}" for each in rehearsal.releases.sentences),
     ]
     lines = [
         f"## {plain(row.target)} waits for your decision on {row.planned.versions}",

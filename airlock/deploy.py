@@ -36,6 +36,7 @@ from airlock.health import HealthVerdict
 from airlock.introspection import read_catalogue, read_guard
 from airlock.ledger import Deploy, Lease, State
 from airlock.migration import Phase
+from airlock.pairing import Cast
 from airlock.plan import Plan
 from airlock.postgres import Conn
 from airlock.rehearsal import Rehearsal, RehearsedMigration, new_problems
@@ -46,6 +47,7 @@ from airlock.service import Instance, Restart
 from airlock.service import log as service_log
 from airlock.settings import Target
 from airlock.snapshot import Snapshot
+from airlock.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +186,10 @@ async def rehearse(lease: Lease) -> Rehearsal:
             return _rehearsed(row, row.planned)
         source = record.load(Snapshot, _needed(row.snapshot, "snapshot"))
         await snapshot.check_origin(source, target, head=row.planned.head)
-        rehearsed, expanded, expected = await rehearsal.rehearse(target, lease, row.planned, source)
+        cast = await _cast(conn, target, row)
+        rehearsed, expanded, expected = await rehearsal.rehearse(
+            target, lease, row.planned, source, cast
+        )
         await ledger.save_catalogue(conn, expanded)
         fingerprint = await ledger.save_catalogue(conn, expected)
         await ledger.advance(
@@ -195,6 +200,19 @@ async def rehearse(lease: Lease) -> Rehearsal:
             schema_expected=fingerprint,
         )
     return rehearsed
+
+
+async def _cast(conn: Conn, target: Target, row: Deploy) -> Cast:
+    """The release that serves now, and the one that would."""
+    if target.service is None or row.release is None:
+        return Cast()
+    try:
+        running = await running_instance(conn, target)
+    except Refused as error:
+        # The restart says so, too, and what there is to do.
+        return Cast(not_tried=str(error))
+    request = DeployRequest.model_validate_json(row.request)
+    return Cast(running=running, new=record.load(Release, row.release), skip=request.skip)
 
 
 # ---------------------------------------------------------------- a person's word
@@ -415,6 +433,7 @@ async def run_plan(conn: Conn, lease: Lease, todo: Plan, phase: Phase = "expand"
             conn=production,
             lease=lease,
             budget=target.budget.model_copy(update={"lock_timeout_ms": lock_ms}),
+            throttle=Throttle(limits=target.backfill),
             begun={row.version: row for row in rows},
         )
         for position, each in enumerate(todo.migrations, 1):

@@ -21,7 +21,7 @@ from airlock import holder, postgres, record, settings
 from airlock.aftermath import Aftermath
 from airlock.catalogue import Catalogue
 from airlock.errors import AirlockError, LeaseLost, Refused
-from airlock.migration import Migration
+from airlock.migration import Migration, label
 from airlock.plan import AppliedMigration, Plan
 from airlock.postgres import Conn, quote_ident
 from airlock.replacement import Replacement
@@ -311,6 +311,7 @@ async def ensure(conn: Conn) -> None:
     except (
         asyncpg.DuplicateSchemaError,
         asyncpg.DuplicateColumnError,
+        asyncpg.DuplicateTableError,
         asyncpg.UniqueViolationError,
     ):
         # Another runner created it in this very moment.
@@ -549,6 +550,97 @@ def _journaled(lease: Lease, detail: str) -> str:
         lease.deploy,
         lease.fence,
         detail,
+    )
+
+
+# ---------------------------------------------------------------- backfills
+
+Direction = Literal["forward", "reverse"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillProgress:
+    """How far one direction of a backfill came. Keys are text; rows are counted as they are walked.
+
+    upper_key: the last one to do; None where there is nothing to do.
+    expected_rows: about how many there are, as the server estimates.
+    """
+
+    version: int
+    name: str
+    direction: Direction
+    upper_key: str | None
+    last_key: str | None
+    changed_rows: int
+    walked_rows: int
+    expected_rows: int
+    batches: int
+
+    @property
+    def label(self) -> str:
+        """Such as ``011_fill_score``, and which way where that is back."""
+        way = "" if self.direction == "forward" else ", back"
+        return f"{label(self.version, self.name)}{way}"
+
+    @property
+    def is_done(self) -> bool:
+        return self.upper_key == self.last_key
+
+    def sentence(self, rows_per_s: float = 0.0) -> str:
+        """Such as ``1,250,000 of about 2,000,000 rows (62 %), 41 s left``."""
+        if self.is_done:
+            return f"done, {self.changed_rows:,} rows changed in {self.batches:,} batches"
+        # The estimate may be old; no more than nearly all of it is done before the end.
+        expected = max(self.expected_rows, self.walked_rows + 1)
+        said = f"{self.walked_rows:,} of about {expected:,} rows"
+        said += f" ({100 * self.walked_rows // expected} %)"
+        if rows_per_s > 0:
+            said += f", {(expected - self.walked_rows) / rows_per_s:,.0f} s left"
+        return said
+
+
+async def backfills(conn: Conn, number: int) -> tuple[BackfillProgress, ...]:
+    """How far each backfill of a deploy came; none in an older ledger."""
+    if await version(conn) < 3:
+        return ()
+    rows = await conn.fetch(postgres.query("backfills"), number)
+    return tuple(BackfillProgress(**dict(row)) for row in rows)
+
+
+async def begin_backfill(
+    conn: Conn,
+    lease: Lease,
+    version: int,
+    direction: Direction,
+    upper_key: str | None,
+    expected_rows: int,
+) -> None:
+    """Write what a backfill will do. For a transaction that holds the fence."""
+    place = (lease.deploy, version, direction)
+    await conn.execute(postgres.query("backfill_begin"), *place, upper_key, expected_rows)
+
+
+async def forget_backfill(conn: Conn, lease: Lease, version: int) -> None:
+    """Forget what an earlier, undone run did. For a transaction that holds the fence."""
+    for table in ("backfill", "backfill_batch"):
+        await conn.execute(
+            f"DELETE FROM airlock.{table} WHERE deploy = $1 AND version = $2",  # noqa: S608 – ours
+            lease.deploy,
+            version,
+        )
+
+
+def batch_record(lease: Lease, done: BackfillProgress) -> str:
+    """SQL that writes how far a backfill is after a batch, to be sent with its COMMIT."""
+    return postgres.with_values(
+        postgres.query("backfill_batch"),
+        lease.deploy,
+        done.version,
+        done.direction,
+        done.last_key or "",
+        done.changed_rows,
+        done.walked_rows,
+        done.batches,
     )
 
 

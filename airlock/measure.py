@@ -16,9 +16,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from airlock import postgres
+from airlock.backfill import Observe
 from airlock.effects import (
     Effect,
     LockMode,
+    Prediction,
     StatementEffects,
     World,
     needs_no_transaction,
@@ -52,19 +54,16 @@ class Measurement:
     url: str
     _world: World | None = None
     _known: dict[int, _Relation] | None = None
-    _done: list[tuple[StatementEffects, bool]] = field(
-        default_factory=list[tuple[StatementEffects, bool]]
+    # With each how long its locks were held; None: to the end of its transaction.
+    _done: list[tuple[StatementEffects, float | None]] = field(
+        default_factory=list[tuple[StatementEffects, float | None]]
     )
 
     async def execute(self, conn: Conn, statement: Statement) -> None:
         """Run one statement and measure it; what ``apply.Runner`` calls on the clone."""
         alone = needs_no_transaction(statement)
-        if self._world is None:
-            self._world = await read_world(conn)
-        predicted = predict_one(statement, self._world)
-        before, held, wal = await _relations(conn), await _locks(conn), await _wal(conn)
-        self._known = known = before if self._known is None else self._known
-        before = {oid: relation for oid, relation in before.items() if oid in known}
+        predicted, world = await self._predicted(conn, statement)
+        before, held, wal = await self._before(conn), await _locks(conn), await _wal(conn)
         if alone:
             async with self._polling(conn.get_server_pid()) as locks:
                 began = time.monotonic()
@@ -85,8 +84,49 @@ class Measurement:
             predicted=predicted.effects,
             unknown=predicted.unknown,
         )
-        self._world.apply(statement)
-        self._done.append((effects, alone))
+        world.apply(statement)
+        self._done.append((effects, seconds if alone else None))
+
+    @asynccontextmanager
+    async def batches(self, conn: Conn, statement: Statement) -> AsyncGenerator[Observe]:
+        """Measure a statement that runs in many transactions, in each of which it is told of them.
+
+        All do the same, so locks and scans are those of the first.
+        """
+        predicted, _ = await self._predicted(conn, statement)
+        before, wal, began = await self._before(conn), await _wal(conn), time.monotonic()
+        rows, longest_s = 0, 0.0
+        effects: tuple[Effect, ...] | None = None
+
+        async def observe(changed: int, seconds: float) -> None:
+            nonlocal rows, longest_s, effects
+            rows, longest_s = rows + changed, max(longest_s, seconds)
+            if effects is None:
+                after, locks = await _relations(conn), await _locks(conn)
+                effects = _effects(before, after, frozenset(), locks, seconds, alone=False)
+
+        yield observe
+        measured = StatementEffects(
+            line=statement.line,
+            statement=statement.summary,
+            seconds=time.monotonic() - began,
+            wal_bytes=await _wal(conn) - wal,
+            rows=rows,
+            effects=effects or (),
+            predicted=predicted.effects,
+            unknown=predicted.unknown,
+        )
+        self._done.append((measured, longest_s))
+
+    async def _predicted(self, conn: Conn, statement: Statement) -> tuple[Prediction, World]:
+        if self._world is None:
+            self._world = await read_world(conn)
+        return predict_one(statement, self._world), self._world
+
+    async def _before(self, conn: Conn) -> dict[int, _Relation]:
+        before = await _relations(conn)
+        self._known = known = before if self._known is None else self._known
+        return {oid: relation for oid, relation in before.items() if oid in known}
 
     @asynccontextmanager
     async def _polling(self, pid: int) -> AsyncGenerator[set[tuple[int, LockMode]]]:
@@ -112,10 +152,10 @@ class Measurement:
         done, self._done = self._done, []
         taken: list[StatementEffects] = []
         held_s = 0.0
-        for effects, alone in reversed(done):
+        for effects, until in reversed(done):
             # Statements outside transactions lie between them, so they end the earlier one.
-            held_s = 0.0 if alone else held_s + effects.seconds
-            until = effects.seconds if alone else held_s
+            held_s = 0.0 if until is not None else held_s + effects.seconds
+            until = held_s if until is None else until  # noqa: PLW2901 – as it is from here on
             taken.append(
                 replace(effects, effects=tuple(replace(e, held_s=until) for e in effects.effects))
             )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from airlock import effects, syntax
+from airlock import batch, effects, syntax
 from airlock.errors import Refused
 
 # When a migration is applied: before the new release serves, or after it is healthy.
@@ -26,6 +26,7 @@ _HEADER = re.compile(r"--\s*(Purpose|Author|Date):\s*(.*)")
 _PHASE = re.compile(r"--\s*Phase:\s*(.*)", re.IGNORECASE)
 _TITLE = re.compile(r"--\s*Migration\s+\w+:\s*(.*)", re.IGNORECASE)
 _END = re.compile(r";\s*(--.*)?$")
+_NOTHING = re.compile(r"\s*nothing to undo\b", re.IGNORECASE)
 _STAR = re.compile(r"^\s*\*\s")
 _COPY = re.compile(r"\s*COPY\s.*\sFROM\s+STDIN\b", re.IGNORECASE)
 _COMMAND = re.compile(
@@ -131,7 +132,7 @@ def parse(source: MigrationFile) -> Migration:
     lines = source.text.split("\n")
     marker = next((n for n, line in enumerate(lines) if _MARKER.fullmatch(line.strip())), None)
     forward = "\n".join(lines[:marker]).rstrip() + "\n"
-    _check_forward(source.file, forward)
+    said = _check_forward(source.file, forward)
     if marker is None:
         raise Refused(
             f"{source.file} has no ROLLBACK NOTES. End it with a line '-- ROLLBACK NOTES' and, "
@@ -152,7 +153,7 @@ def parse(source: MigrationFile) -> Migration:
         date=header.get("Date", ""),
         checksum=source.checksum,
         forward=forward,
-        reverse=_reverse(source.file, lines[marker + 1 :], first_line=marker + 2),
+        reverse=_backwards(source.file, said, lines[marker + 1 :], first_line=marker + 2),
         phase=_phase(source.file, head),
     )
 
@@ -178,11 +179,33 @@ def _phase(file: str, head: list[str]) -> Phase:
     return cast("Phase", next(iter(named), "expand"))
 
 
-def _check_forward(file: str, sql: str) -> None:
+def _backwards(file: str, said: batch.Header | None, lines: list[str], *, first_line: int) -> str:
+    """The reverse SQL. Where it changes the table of a backfill it has its header as well."""
+    sql = _reverse(file, lines, first_line=first_line, may_be_nothing=said is not None)
+    if said is None or not any(batch.is_of(said, each) for each in syntax.parse(sql)):
+        return sql
+    batched = f"{said.text}\n{sql}"
+    _backfill(f"{file}, ROLLBACK NOTES", batched)
+    return batched
+
+
+def _check_forward(file: str, sql: str) -> batch.Header | None:
+    """The header of a backfill, if it is one."""
     statements = statements_of(file, sql)
     if not statements:
         raise Refused(f"{file} holds nothing but comments. Write the forward SQL above the notes.")
     _check_statements(file, statements)
+    return _backfill(file, sql)
+
+
+def _backfill(file: str, sql: str) -> batch.Header | None:
+    """The header of a backfill, whose one statement can be batched; None where it is none."""
+    try:
+        if (said := batch.header(sql)) is not None:
+            batch.backfill(said, syntax.parse(sql))
+    except Refused as error:
+        raise Refused(f"{file}: {error}") from error
+    return said
 
 
 def statements_of(file: str, sql: str) -> tuple[syntax.Statement, ...]:
@@ -229,7 +252,7 @@ def _check_named(file: str, statement: syntax.Statement) -> None:
         )
 
 
-def _reverse(file: str, lines: list[str], *, first_line: int) -> str:
+def _reverse(file: str, lines: list[str], *, first_line: int, may_be_nothing: bool = False) -> str:
     notes = list(_notes(file, lines, first_line))
     found: list[str] = []
     n = 0
@@ -247,6 +270,10 @@ def _reverse(file: str, lines: list[str], *, first_line: int) -> str:
         )
         found.append(sql)
         n = end
+    said = [text.strip() for _, text in notes if _NOTHING.match(text)] if may_be_nothing else []
+    if said and not found:
+        # What a column holds goes with the column, in its own migration.
+        return f"-- {said[0]}\nSELECT;\n"
     if not found:
         raise Refused(
             f"{file}, line {first_line - 1}: the ROLLBACK NOTES hold no SQL. Write the statements "
@@ -323,7 +350,9 @@ def _check_prose(file: str, line: int, text: str) -> None:
 
 def script(sql: str) -> tuple[effects.Segment, ...]:
     """A migration's forward or reverse SQL as the transactions it runs in."""
-    return effects.segments(syntax.parse(sql))
+    statements = syntax.parse(sql)
+    said = batch.header(sql)
+    return (batch.backfill(said, statements),) if said else effects.segments(statements)
 
 
 TEMPLATE = """\

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
+from airlock import syntax
 from airlock.errors import AirlockError, Broken, Refused, Transient
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ _NOT_A_URL = (
 )
 
 
-def quote_ident(*parts: str) -> str:
-    """A possibly qualified identifier, quoted: ``quote_ident("a", 'b"c')`` is ``"a"."b""c"``."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+quote_ident = syntax.quote_ident
 
 
 def quote_literal(text: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from airlock import ledger, migration, phases, plan
+from airlock import backfill, ledger, migration, phases, plan
 from airlock.catalogue import Catalogue, diff
 from airlock.errors import Refused
 from airlock.introspection import read_catalogue, read_guard
@@ -55,6 +55,7 @@ async def look(
             raise Refused(unfinished(last))
         applied = await ledger.applied(conn)
         pending = plan.pending(files, applied, up_to=up_to)
+        await backfill.check(conn, pending)
         schema = await undrifted(conn, target, let_pass="drift" in skip)
         if not applied and await _is_empty(conn, schema):
             pending = phases.at_once(pending)

@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
 from airlock import contents, ledger, postgres, snapshot
-from airlock.apply import Execute, Runner
+from airlock.apply import Runner
 from airlock.catalogue import Catalogue, diff, problems
 from airlock.contents import Contents, Table
 from airlock.effects import Effect, StatementEffects
@@ -20,6 +20,7 @@ from airlock.introspection import read_catalogue
 from airlock.ledger import Lease
 from airlock.measure import Measurement
 from airlock.migration import Migration
+from airlock.pairing import Cast, Tried, trying
 from airlock.plan import Plan
 from airlock.postgres import Conn, quote_ident
 from airlock.settings import Target
@@ -74,6 +75,7 @@ class Rehearsal:
     losses: tuple[str, ...]
     not_compared: tuple[str, ...]
     rows_compared: int
+    releases: Tried = field(default_factory=Tried)
 
     @property
     def rollback_sentence(self) -> str:
@@ -88,18 +90,20 @@ class Rehearsal:
 
 
 async def rehearse(
-    target: Target, lease: Lease, plan: Plan, source: Snapshot
+    target: Target, lease: Lease, plan: Plan, source: Snapshot, cast: Cast
 ) -> tuple[Rehearsal, Catalogue, Catalogue]:
     """Restore the snapshot, run the plan there and back and there again, and compare.
 
+    cast: the releases that are tried on the clone when the plan itself has stood.
     Returns the rehearsal and the catalogues that production shall have: after the expand, where
     the new release is started, and after all of it.
-    Raises Refused when a migration fails, or when its rollback does not bring the schema back;
+    Raises Refused when a migration fails, when its rollback does not bring the schema back, or
+    when a release does not work on it;
     Broken when the restored snapshot is not what production was. Production is not touched.
     """
     began = time.monotonic()
     async with snapshot.restore(source, target, name=f"rehearsal-{lease.deploy}") as clone:
-        stage = _Stage(target=target, lease=lease, plan=plan, source=source, clone=clone)
+        stage = _Stage(target=target, lease=lease, plan=plan, source=source, clone=clone, cast=cast)
         try:
             return await stage.play(began)
         except Transient as error:
@@ -116,6 +120,7 @@ class _Stage:
     plan: Plan
     source: Snapshot
     clone: Clone
+    cast: Cast
 
     async def play(self, began: float) -> tuple[Rehearsal, Catalogue, Catalogue]:
         before = await self._catalogue()
@@ -135,6 +140,9 @@ class _Stage:
         rows_after = await self._contents(compared, max_bytes=2**63)
         losses = await self._losses(rows_before, rows_after, columns)
         await self._again(after)
+        releases = await trying.play(
+            self.target, self.clone, self.plan, self.cast, self._undo, deploy=self.lease.deploy
+        )
         not_compared = tuple(sorted(quote_ident(*table) for table in rows_before.left_out))
         rehearsal = Rehearsal(
             snapshot=self.source.id,
@@ -154,6 +162,7 @@ class _Stage:
             losses=losses,
             not_compared=not_compared,
             rows_compared=rows_before.rows,
+            releases=releases,
         )
         log.info("Rehearsed %s: rollback %s", self.plan.versions, rehearsal.rollback_sentence)
         return rehearsal, expanded, after
@@ -198,7 +207,7 @@ class _Stage:
     ) -> tuple[RehearsedMigration, Catalogue]:
         began = time.monotonic()
         async with self._session() as conn:
-            runner = self._runner(conn, measured.execute)
+            runner = self._runner(conn, measured)
             stored = await _stored(conn)
             try:
                 await runner.forward(each, position=position)
@@ -218,13 +227,14 @@ class _Stage:
         )
         return step, after
 
-    def _runner(self, conn: Conn, execute: Execute | None = None) -> Runner:
+    def _runner(self, conn: Conn, measured: Measurement | None = None) -> Runner:
         return Runner(
             url=self.clone.url,
             conn=conn,
             lease=self.lease,
             budget=self.target.budget,
-            execute=execute,
+            execute=measured.execute if measured else None,
+            batches=measured.batches if measured else None,
         )
 
     def _check_sound(self, before: Catalogue, after: Catalogue) -> None:
@@ -253,6 +263,11 @@ class _Stage:
                 seconds.append(time.monotonic() - began)
                 _check_came_back(each, should, await read_catalogue(conn))
         return seconds[::-1]
+
+    async def _undo(self, each: Migration) -> None:
+        async with self._session() as conn:
+            rows = {row.version: row for row in await ledger.migrations_of(conn, self.lease.deploy)}
+            await self._runner(conn).reverse(rows[each.version])
 
     async def _losses(
         self, before: Contents, after: Contents, columns: Mapping[Table, Sequence[str]]

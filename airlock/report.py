@@ -15,6 +15,7 @@ from airlock.health import HealthVerdict
 from airlock.ledger import CUT_OFF, Deploy, Event, step_times
 from airlock.lint import exceptions
 from airlock.markdown import code, fenced, plain, table
+from airlock.pairing import Which
 from airlock.plan import AppliedMigration
 from airlock.rehearsal import Rehearsal
 from airlock.release import Release
@@ -133,6 +134,7 @@ def sections(report: DeployReport) -> tuple[Section, ...]:
             folded=row.state == "rolled_back",
         ),
         Section(title="Measured on the clone", body=_statements(report.rehearsal), folded=True),
+        Section(title="Releases, tried on the clone", body=_tried(report.rehearsal)),
         Section(title="Checked before the swap", body=_copy_checks(row)),
         Section(title="Checklist", body=_checklist(report) if row.kind == "deploy" else ""),
     )
@@ -381,6 +383,11 @@ def _foreseen(statement: StatementEffects) -> str:
     return f"not {surprises}" if surprises else "the same"
 
 
+def _tried(rehearsal: Rehearsal | None) -> str:
+    said = rehearsal.releases.sentences if rehearsal else ()
+    return "\n".join(f"- {plain(each)}" for each in said)
+
+
 def _held(effects: Iterable[Effect]) -> str:
     """The locks that keep others waiting, and what is done under them."""
     return ", ".join(
@@ -495,8 +502,8 @@ def _before(report: DeployReport) -> tuple[Line, ...]:
             "Rollback plan documented",
             rehearsal.rollback_sentence if rehearsal else "",
         ),
-        Line(text="Code updated to use new schema", ok=None, evidence=_came_with_it(report)),
-        Line(text="No breaking changes to existing code", ok=None, evidence=""),
+        _tried_line(report, "Code updated to use new schema", "new", _came_with_it(report)),
+        _tried_line(report, "No breaking changes to existing code", "running"),
         Line(
             text="Foreign keys set correctly (CASCADE vs RESTRICT)",
             ok=True if keys else None,
@@ -516,6 +523,15 @@ def _rehearsed_line(report: DeployReport, text: str, evidence: str) -> Line:
         ok=False if failed else None,
         evidence="the rehearsal failed" if failed else "no rehearsal",
     )
+
+
+def _tried_line(report: DeployReport, text: str, which: Which, otherwise: str = "") -> Line:
+    """What a release has shown on the new schema of the clone. One that fails there is refused."""
+    releases = report.rehearsal.releases if report.rehearsal else None
+    met = releases.met(which) if releases else None
+    if met is not None:
+        return Line(text=text, ok=True if met.verdict == "works" else None, evidence=met.sentence)
+    return Line(text=text, ok=None, evidence=otherwise or (releases.not_tried if releases else ""))
 
 
 def _came_with_it(report: DeployReport) -> str:

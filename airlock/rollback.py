@@ -11,15 +11,18 @@ import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from airlock import ledger, postgres, sessions
+from airlock import ledger, migration, postgres, sessions
 from airlock.apply import Runner
+from airlock.batch import Backfill
 from airlock.catalogue import Catalogue, diff
 from airlock.errors import Stranded
 from airlock.introspection import read_catalogue, read_guard
 from airlock.ledger import Lease
+from airlock.plan import AppliedMigration
 from airlock.postgres import Conn, quote_ident
 from airlock.rehearsal import Dropped, RehearsedMigration
 from airlock.settings import Target
+from airlock.throttle import Throttle
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +90,31 @@ async def _reverse(
     rows = await ledger.migrations_of(conn, lease.deploy)
     for row in reversed([row for row in rows if row.state != "rolled_back"]):
         if versions is None or row.version in versions:
-            runner = Runner(url=target.database_url, conn=conn, lease=lease, budget=target.budget)
-            keep = Keep(lease=lease, version=row.version, drops=drops.get(row.label, ()))
+            runner = Runner(
+                url=target.database_url,
+                conn=conn,
+                lease=lease,
+                budget=target.budget,
+                throttle=Throttle(limits=target.backfill, insists=True),
+            )
+            keep = Keep(
+                lease=lease,
+                version=row.version,
+                drops=drops.get(row.label, ()),
+                backfills=_backfills(rows),
+            )
             await runner.reverse(row, before=keep)
             undone.append(row.label)
     return tuple(undone)
+
+
+def _backfills(rows: Sequence[AppliedMigration]) -> tuple[tuple[int, Backfill], ...]:
+    return tuple(
+        (row.version, segment)
+        for row in rows
+        for segment in migration.script(row.forward)
+        if isinstance(segment, Backfill)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +123,13 @@ class Keep:
 
     Called once in each transaction of the reverse: what was written since the one before is copied
     as well, and what is gone by then stays kept.
+    backfills: of the same deploy, by version. They would fill the columns again.
     """
 
     lease: Lease
     version: int
     drops: tuple[Dropped, ...]
+    backfills: tuple[tuple[int, Backfill], ...] = ()
 
     async def __call__(self, conn: Conn) -> None:
         # Rows that a policy hides would be lost in silence; this way the server objects.
@@ -124,8 +149,17 @@ class Keep:
                 "DELETE FROM airlock.kept WHERE deploy = $1 AND version = $2 AND relation = $3",
                 *place,
             )
-            status = await conn.execute(statement, *place)
+            status = await conn.execute(statement, *place, await self._made(conn, item, relation))
             log.info("Kept %s rows of %s", status.rsplit(" ", 1)[-1], relation)
+
+    async def _made(self, conn: Conn, item: Dropped, relation: str) -> list[int]:
+        """The versions of the backfills that made what is in the columns."""
+        return [
+            version
+            for version, each in self.backfills
+            if each.makes(item.columns)
+            and await conn.fetchval(postgres.query("is_part_of"), relation, each.relation)
+        ]
 
     async def _statement(self, conn: Conn, item: Dropped, relation: str) -> str | None:
         """The copy; None when the columns are gone already."""

@@ -42,6 +42,16 @@ class Budget(_Section):
     pause_ms: Annotated[int, Field(ge=1, le=60_000)] = 200
 
 
+class BackfillSettings(_Section):
+    """How hard a backfill may work production. rest: a share of the time that a batch took."""
+
+    batch_ms: Annotated[int, Field(ge=10, le=60_000)] = 200
+    rest: Annotated[float, Field(ge=0, le=100)] = 0.25
+    max_lag_s: Positive = 10
+    max_stall_ms: Positive = 1000
+    max_wait_s: Positive = 600
+
+
 class SnapshotPolicy(_Section):
     """How the target is backed up, and how many backups are kept."""
 
@@ -56,6 +66,7 @@ class ClonePolicy(_Section):
 
     dev_url_env: str | None = None
     compare_max_bytes: Annotated[int, Field(ge=0)] = 20 * 2**30
+    try_releases: bool = True
 
 
 class ServiceSettings(_Section):
@@ -68,6 +79,7 @@ class ServiceSettings(_Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     env: tuple[str, ...] = ()
     env_file: Path | None = None
+    database_env: str = "DATABASE_URL"
     inherit_socket: bool = True
     ready_s: Positive = 30
     drain_s: Positive = 10
@@ -185,6 +197,7 @@ class Target(_Section):
     replication_url_env: str | None = None
     env_file: Path | None = None
     budget: Budget = Budget()
+    backfill: BackfillSettings = BackfillSettings()
     snapshot: SnapshotPolicy = SnapshotPolicy()
     clone: ClonePolicy = ClonePolicy()
     service: ServiceSettings | None = None

@@ -22,6 +22,11 @@ from airlock.errors import Refused
 Node: TypeAlias = Mapping[str, Any]
 
 
+def quote_ident(*parts: str) -> str:
+    """A possibly qualified identifier, quoted: ``quote_ident("a", 'b"c')`` is ``"a"."b""c"``."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
+
+
 class SqlError(ValueError):
     """Text that PostgreSQL's grammar does not accept. ``line`` counts from 1."""
 

@@ -36,7 +36,10 @@ REVERSE = "ALTER TABLE deals DROP COLUMN score;"
 # The bad release comes up and is ready, and an endpoint that it should have is gone.
 GOOD_ROUTE, BAD_ROUTE = '@router.get("/deals")', '@router.get("/withdrawn")'
 
+# The bad release has to come as far as production.
 TOML = """
+[targets.bench.clone]
+try_releases = false
 [targets.bench.service]
 repository = "service"
 directory = "service"

@@ -6,6 +6,9 @@ from typing import Any
 
 from airlock.errors import Transient
 
+# A backfill may take days. What hangs is noticed earlier: each of its calls has a time of its own.
+BACKFILL_S = 7 * 24 * 3600
+
 
 def is_transient(task: Any, task_run: Any, state: Any) -> bool:
     """Whether the attempt failed with nothing changed; Prefect's ``retry_condition_fn``."""

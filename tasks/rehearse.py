@@ -9,14 +9,14 @@ from prefect.tasks import exponential_backoff
 from airlock import deploy
 from airlock.ledger import Lease
 from airlock.rehearsal import Rehearsal
-from tasks.policy import is_transient
+from tasks.policy import BACKFILL_S, is_transient
 
 
 @task(
     retries=2,
     retry_delay_seconds=exponential_backoff(2),
     retry_condition_fn=is_transient,
-    timeout_seconds=21600,
+    timeout_seconds=BACKFILL_S,
     cache_policy=NO_CACHE,
     task_run_name="rehearse {lease.target}",
 )

@@ -32,6 +32,12 @@ TRACKER = CHECKOUT / "examples" / "ma_tracker"
 sys.path.insert(0, str(TRACKER))
 
 # A migration: forward and reverse.
+CONTRACT = (
+    "-- Phase: contract\nALTER TABLE alerts DROP COLUMN acknowledged_at;",
+    """ALTER TABLE alerts ADD COLUMN acknowledged_at timestamptz;
+    COMMENT ON COLUMN alerts.acknowledged_at IS 'When a person said "seen"; null before';""",
+)
+
 ADD_COLUMN = ("ALTER TABLE deals ADD COLUMN score integer;", "ALTER TABLE deals DROP COLUMN score;")
 DROP_INDEX = (
     "-- Phase: contract\nDROP INDEX idx_alerts_created_at;",
@@ -156,6 +162,10 @@ class Stage:
         assert old in text, text
         config.write_text(text.replace(old, new, 1), encoding="utf-8")
 
+    def try_releases(self) -> None:
+        """Let the rehearsal start releases, which most tests are not about."""
+        self.change("try_releases = false", "try_releases = true")
+
     def add(self, settings_text: str) -> None:
         """Append to airlock.toml."""
         with (self.root / settings.CONFIG_NAME).open("a", encoding="utf-8") as config:
@@ -196,6 +206,8 @@ database_url_env = "PROD_DATABASE_URL"
 replication_url_env = "PROD_REPLICATION_URL"
 [targets.prod.budget]
 tries = 5
+[targets.prod.clone]
+try_releases = false
 [targets.prod.alerts]
 slack_url_env = "PROD_SLACK_URL"
 """

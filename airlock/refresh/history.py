@@ -1,8 +1,9 @@
 """The ledger of a database that is replaced, carried into the one that takes its place.
 
-The history belongs to the target, whatever database it has. ``airlock.kept`` stays behind: its rows
-are of the old database, and may be of a person's. Of the source's ledger nothing is carried but
-which migrations stand; its journal may quote data.
+The history belongs to the target, whatever database it has. ``airlock.kept`` and
+``airlock.backfill`` stay behind: their rows and keys are of the old database, and may be of a
+person's. Of the source's ledger nothing is carried but which migrations stand; its journal may
+quote data.
 """
 
 from __future__ import annotations

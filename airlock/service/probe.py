@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GAP_INTERVAL_S = 0.02
 _ACCEPT_S = 1.0
+_BODY_CHARS = 300
 _BAD_WORDS = frozenset(
     {"unhealthy", "error", "fail", "failed", "failing", "down", "critical", "unavailable"}
 )
@@ -36,6 +37,7 @@ class Answer:
     closed: the connection was refused, or ended before the answer.
     token: the instance named in the answer. accepted_by_ours: whether one of the processes asked
         about accepted the connection; None when that could not be seen.
+    body: how an answer that is not good begins. Not masked.
     """
 
     kind: Literal["good", "bad", "silent"]
@@ -43,6 +45,7 @@ class Answer:
     token: str | None = None
     accepted_by_ours: bool | None = None
     closed: bool = False
+    body: str = ""
 
     @property
     def is_good(self) -> bool:
@@ -154,7 +157,13 @@ def _judged(answer: httpx.Response, status: int | None, ours: bool | None) -> An
     if word is not None:
         detail += f", status {word!r}"
     good = expected and not (status is None and word is not None and word.lower() in _BAD_WORDS)
-    return Answer(kind="good" if good else "bad", detail=detail, token=token, accepted_by_ours=ours)
+    return Answer(
+        kind="good" if good else "bad",
+        detail=detail,
+        token=token,
+        accepted_by_ours=ours,
+        body="" if good else answer.text[:_BODY_CHARS],
+    )
 
 
 def _body(answer: httpx.Response) -> tuple[str | None, str | None]:

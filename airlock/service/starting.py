@@ -7,7 +7,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,14 +54,23 @@ class Trial:
 
 
 def launch_command(
-    command: tuple[str, ...], *, fds: tuple[int, ...], log_file: Path, directory: Path
+    command: tuple[str, ...],
+    *,
+    fds: tuple[int, ...],
+    log_file: Path,
+    directory: Path,
+    tether: bool = False,
 ) -> list[str]:
-    """The command that starts the service in a session of its own."""
+    """The command that starts the service in a session of its own.
+
+    tether: for as long as somebody holds the other end of its standard input.
+    """
     return [
         *(sys.executable or "python3", "-I", "-S", str(LAUNCH)),
         *("--fds", ",".join(map(str, fds))),
         *("--log", str(log_file)),
         *("--directory", str(directory)),
+        *(("--tether", "yes") if tether else ()),
         *("--", *command),
     ]
 
@@ -72,12 +82,18 @@ def base_environ() -> dict[str, str]:
     }
 
 
+def own_environ(target: Target) -> dict[str, str]:
+    """The variables that the settings give the service. Holds secrets, as ``service_environ``."""
+    service = configured(target)
+    named = {name: target.variable(name) for name in service.env}
+    return {**read_env_file(service.env_file), **named}
+
+
 def service_environ(
     target: Target, release: Release, token: str, probe_url: str | None = None
 ) -> dict[str, str]:
     """What the service is started with. Holds secrets: hand it on, never log or store it."""
     service = configured(target)
-    named = {name: target.variable(name) for name in service.env}
     facts = {
         "HOST": service.host,
         "PORT": str(service.port),
@@ -87,7 +103,7 @@ def service_environ(
     }
     if probe_url:
         facts["AIRLOCK_PROBE_URL"] = probe_url
-    return {**base_environ(), **read_env_file(service.env_file), **named, **facts}
+    return {**base_environ(), **own_environ(target), **facts}
 
 
 def home(target: Target) -> str:
@@ -153,16 +169,68 @@ async def _launch(command: list[str], environ: dict[str, str], fds: tuple[int, .
     except TimeoutError:
         launcher.kill()
         await launcher.wait()
-        raise Broken(
-            f"Starting the service took more than {_LAUNCH_S} s. Is the machine well?"
-        ) from None
+        raise _too_slow() from None
     if launcher.returncode:
-        reason = problem.decode(errors="replace").strip().splitlines()[-1:]
-        raise Broken(
-            f"The service could not be started: {' '.join(reason) or 'no reason given'}. Check "
-            "command and directory in airlock.toml."
-        )
+        raise _not_started(problem)
     return int(output)
+
+
+def _too_slow() -> Broken:
+    return Broken(f"Starting the service took more than {_LAUNCH_S} s. Is the machine well?")
+
+
+def _not_started(problem: bytes) -> Broken:
+    reason = problem.decode(errors="replace").strip().splitlines()[-1:]
+    return Broken(
+        f"The service could not be started: {' '.join(reason) or 'no reason given'}. Check "
+        "command and directory in airlock.toml."
+    )
+
+
+@asynccontextmanager
+async def tethered(
+    command: list[str], environ: dict[str, str], fds: tuple[int, ...]
+) -> AsyncGenerator[int]:
+    """The pid of a service that ends with the block, and with us should we be killed.
+
+    command: of ``launch_command`` with ``tether``. Raises Broken when it cannot be executed.
+    """
+    launcher = await asyncio.create_subprocess_exec(
+        *command,
+        env=environ,
+        pass_fds=fds,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert launcher.stdout  # noqa: S101 - for the type checker
+    assert launcher.stderr  # noqa: S101 - for the type checker
+    try:
+        try:
+            async with asyncio.timeout(_LAUNCH_S):
+                said = await launcher.stdout.readline()
+        except TimeoutError:
+            raise _too_slow() from None
+        if not said:
+            raise _not_started(await launcher.stderr.read())
+        yield int(said)
+    finally:
+        # Shielded: a cancelled deploy still ends what it has started.
+        await asyncio.shield(asyncio.ensure_future(_let_go(launcher)))
+
+
+async def _let_go(launcher: asyncio.subprocess.Process) -> None:
+    assert launcher.stdin  # noqa: S101 - for the type checker
+    launcher.stdin.close()
+    try:
+        async with asyncio.timeout(_LAUNCH_S):
+            await launcher.wait()
+    except TimeoutError:
+        # The service itself dies with it; what has left that one does not.
+        launcher.kill()
+        await launcher.wait()
+        logger.warning("A tethered service did not end in time", extra={"pid": launcher.pid})
 
 
 async def until_ready(

@@ -123,6 +123,7 @@ class _Socket:
     remote: Address
     state: str
     inode: int
+    uid: int
 
 
 def _address(text: str) -> Address:
@@ -143,22 +144,27 @@ def plain_host(host: str) -> str:
     return str(mapped or address)
 
 
+def _lines(name: str) -> Iterator[list[str]]:
+    try:
+        lines = (PROC / "self/net" / name).read_text().splitlines()[1:]
+    except OSError:
+        return
+    for line in lines:
+        yield line.split()
+
+
 def _sockets(port: int) -> Iterator[_Socket]:
     """The sockets whose own port it is. Other lines are not parsed: there can be thousands."""
     mark = f":{port:04X}"
     for name in ("tcp", "tcp6"):
-        try:
-            lines = (PROC / "self/net" / name).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
+        for fields in _lines(name):
             if fields[1].endswith(mark):
                 yield _Socket(
                     local=_address(fields[1]),
                     remote=_address(fields[2]),
                     state=fields[3],
                     inode=int(fields[9]),
+                    uid=int(fields[7]),
                 )
 
 
@@ -178,6 +184,23 @@ def accepted(client: Address, server: Address) -> int | None:
     ends = (plain_host(server[0]), server[1]), (plain_host(client[0]), client[1])
     found = (s.inode for s in _sockets(server[1]) if (s.local, s.remote) == ends)
     return next(found, None) or None
+
+
+def owner(client: Address, server: Address) -> int | None:
+    """The user who has the client's end of a connection; None where it is not on this machine."""
+    ends = (plain_host(client[0]), client[1]), (plain_host(server[0]), server[1])
+    found = (s.uid for s in _sockets(client[1]) if (s.local, s.remote) == ends)
+    return next(found, None)
+
+
+def connected(inodes: Collection[int], servers: Collection[Address]) -> Address | None:
+    """The first of these servers that one of the sockets is connected to, over TCP."""
+    for name in ("tcp", "tcp6"):
+        for fields in _lines(name):
+            # Most lines are other people's.
+            if int(fields[9]) in inodes and (remote := _address(fields[2])) in servers:
+                return remote
+    return None
 
 
 def descriptors(pid: int) -> dict[int, int]:

@@ -1,9 +1,37 @@
--- The ledger, version 3: migrations of the contract, applied after the new release is healthy.
+-- The ledger, version 3: migrations of the contract, applied after the new release is healthy;
+-- backfills.
 ALTER TABLE airlock.deploy
     DROP CONSTRAINT deploy_state_check,
     ADD CONSTRAINT deploy_state_check CHECK (state IN (
         'planned', 'snapshotted', 'rehearsed', 'approved', 'applying', 'applied', 'verified',
         'restarted', 'healthy', 'contracting', 'contracted', 'succeeded', 'failed',
         'rolling_back', 'rolled_back', 'stranded'));
+
+-- ---- backfills: how far each came
+CREATE TABLE airlock.backfill (
+    deploy bigint NOT NULL REFERENCES airlock.deploy,
+    version bigint NOT NULL,
+    direction text NOT NULL CHECK (direction IN ('forward', 'reverse')),
+    upper_key text,
+    last_key text,
+    changed_rows bigint NOT NULL DEFAULT 0,
+    walked_rows bigint NOT NULL DEFAULT 0,
+    expected_rows bigint NOT NULL,
+    batches bigint NOT NULL DEFAULT 0,
+    began_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    batch_at timestamptz,
+    PRIMARY KEY (deploy, version, direction)
+);
+COMMENT ON TABLE airlock.backfill IS 'One row per backfill, deploy and direction; each batch commits its progress with its rows';
+COMMENT ON COLUMN airlock.backfill.upper_key IS 'The last key to do, as text; NULL where there is nothing to do';
+COMMENT ON COLUMN airlock.backfill.last_key IS 'The last key that is done, as text';
+CREATE TABLE airlock.backfill_batch (
+    deploy bigint NOT NULL REFERENCES airlock.deploy,
+    version bigint NOT NULL,
+    xid bigint NOT NULL,
+    PRIMARY KEY (deploy, version, xid)
+);
+COMMENT ON TABLE airlock.backfill_batch IS 'Transactions of backfills: what only they wrote into a column need not be kept when it goes';
+-- ---- end of backfills
 
 INSERT INTO airlock.ledger (version) VALUES (3);

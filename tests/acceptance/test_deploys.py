@@ -16,18 +16,12 @@ from airlock import deploy as steps
 from airlock.postgres import connect
 from airlock.request import DeployRequest
 from flows.runtime import client
-from tests.stage import DROP_INDEX
+from tests.stage import CONTRACT, DROP_INDEX
 
 ADD_COLUMN = ("ALTER TABLE deals ADD COLUMN score integer;", "ALTER TABLE deals DROP COLUMN score;")
 
 # The clone calls itself so; production does not.
 ON_PRODUCTION_ONLY = "pg_catalog.current_setting('cluster_name') <> 'airlock clone'"
-
-CONTRACT = (
-    "-- Phase: contract\nALTER TABLE alerts DROP COLUMN acknowledged_at;",
-    """ALTER TABLE alerts ADD COLUMN acknowledged_at timestamptz;
-    COMMENT ON COLUMN alerts.acknowledged_at IS 'When a person said "seen"; null before';""",
-)
 
 
 async def running(stage):
@@ -74,6 +68,7 @@ async def test_a_good_deploy_reaches_production_without_a_failed_request_and_lea
 
     # The old release reads and writes what the contract takes away; the new one does not.
     stage.migration(11, "no_acknowledged", *CONTRACT)
+    stage.try_releases()
     traffic = Traffic(stage.base_url, clients=4, requests_per_s=40)
     await traffic.start()
     state = await run_deploy(release="v3", reason="halts")
@@ -89,6 +84,16 @@ async def test_a_good_deploy_reaches_production_without_a_failed_request_and_lea
         assert await lost(conn, seen.writes) == ()
     assert (await stage.last()).state == "succeeded"
     assert stage.webhook.bodies == []
+    report = await newest_report()
+    for said in (
+        "Code updated to use new schema – the new release v3 on the new schema: works, ready in ",
+        (
+            "No breaking changes to existing code – the running release v1 on the schema after the "
+            "expand: works, "
+        ),
+        "Verified schema changes are correct – applied, undone and applied again",
+    ):
+        assert f"- ☑ {said}" in report
 
     assert (await run_deploy()).name == "NothingToDo"
 

@@ -47,7 +47,7 @@ api_url = "http://127.0.0.1:{closed}"
 push_url_env = "PROD_PUSH_URL"
 """
 ADD_COLUMN = ("ALTER TABLE deals ADD COLUMN score integer;", "ALTER TABLE deals DROP COLUMN score;")
-DEV = '[targets.prod.clone]\ndev_url_env = "DEV_DATABASE_URL"\n'
+DEV = 'dev_url_env = "DEV_DATABASE_URL"\n'
 
 # Leaked on purpose into each place that is searched: a search that cannot find it proves nothing.
 DECOY = "decoy"
@@ -203,10 +203,11 @@ async def test_no_secret_is_left_where_it_could_be_read(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
+    stage.try_releases()
     with watching_command_lines() as seen:
         states = [await run_deploy(release="v2", reason="halts")]
         stage.migration(11, "score", *ADD_COLUMN)
-        stage.add(DEV)
+        stage.change("try_releases", f"{DEV}try_releases")
         states.append(await run_deploy(release="unhealthy"))
         wrong = stage.target.database_url.replace(planted["owner"], planted["wrong"])
         with monkeypatch.context() as patch:

@@ -17,6 +17,7 @@ from tests.faults.theatre import DURING, ENDS, RELEASES, Case, NotStruck, Theatr
 
 INDEX = "apply_plan: 012_offers.sql, before its effect"
 INDEX_BACK = "roll_back: ROLLBACK NOTES of 012_offers, before its effect"
+BATCH = "apply_plan: 013_fill.sql, after a batch's COMMIT #3"
 COLUMN_BACK = "roll_back: ROLLBACK NOTES of 011_score, before its COMMIT"
 _APPLIES = ("airlock ledger", "airlock lock", "airlock apply%")
 _UNDOES = ("airlock ledger", "airlock lock", "airlock rollback%")
@@ -72,6 +73,9 @@ def cases() -> Iterator[Case]:
     yield _case("two deploys at once", "forwards, apply_plan", _two_at_once)
     again = "SIGKILL while an index is built, and the same deploy again"
     yield _case(again, "forwards, apply_plan", _killed_and_again, {"succeeded"})
+    play = partial(_stopped_and_again, BATCH)
+    filling = "SIGKILL between two batches, and the same deploy again"
+    yield _case(filling, "forwards, apply_plan", play, {"succeeded"})
     for scenario, point, kind in _KINDS:
         name = kind.removeprefix("airlock ").removesuffix("%")
         yield Case(
@@ -167,6 +171,11 @@ async def _killed_in_the_index(theatre: Theatre) -> None:
         await asyncio.sleep(4)
         await held.rollback()
         await recovering
+
+
+async def _stopped_and_again(point: str, theatre: Theatre) -> None:
+    await theatre.deploy("v2", theatre.fault("kill", point))
+    await theatre.deploy("v2")
 
 
 async def _killed_and_again(theatre: Theatre) -> None:

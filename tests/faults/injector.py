@@ -34,6 +34,9 @@ PATIENCE_S = 60.0
 # As on a disk that is full, where no disk can be mounted: no file grows beyond it.
 FILE_BYTES = 64 * 2**10
 
+# So many transactions of a backfill are points.
+BATCHES = 3
+
 Kind = Literal["record", "kill", "kill with worker", "term", "wait", "small files"]
 
 
@@ -170,6 +173,7 @@ async def _around(inject: Injector, work: Any, name: str) -> Any:
 
 def _patch_apply(inject: Injector) -> None:
     execute, alone, execute_alone = Runner._execute, Runner._alone, Runner._execute_alone
+    commit = Runner._commit
 
     # The clone's statements are measured one by one; what happens there is no fault of production.
     def around(work: Any, source: str, said: str) -> Any:
@@ -189,7 +193,15 @@ def _patch_apply(inject: Injector) -> None:
         work = execute_alone(self, script, *given, **how)
         return around(work, script.source, "%s its effect")
 
+    def committing(self: Runner, script: Any, *given: Any) -> Any:
+        work = commit(self, script, *given)
+        # Its intent and the first batches; how many there are is up to the clients.
+        said = f"{script.source}, before a batch's COMMIT"
+        is_early = inject.passed[f"{inject.step}: {said}"] < BATCHES
+        return around(work, script.source, "%s a batch's COMMIT") if is_early else work
+
     Runner._execute = executing
+    Runner._commit = committing
     Runner._alone = announcing
     Runner._execute_alone = executing_alone
 
@@ -213,6 +225,15 @@ def _patch_surroundings(inject: Injector) -> None:
             yield clone
 
     snapshot.restore = restoring
+    tethered = starting.tethered
+
+    @asynccontextmanager
+    async def holding(*given: Any, **how: Any) -> AsyncGenerator[int]:
+        async with tethered(*given, **how) as pid:
+            await inject.at("rehearse: a release runs on the clone")
+            yield pid
+
+    starting.tethered = holding
     send = webhook.send
 
     # Which step sends it is chance, so it is not in the name.

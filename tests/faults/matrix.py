@@ -30,7 +30,7 @@ _INTENT = ": before the intent"
 _BEFORE_RECORD = ": before (?:[a-z_]+|the note of [a-z_]+)(?: #[0-9]+)?"
 _ABOUT = (": before ", ": after ")
 # One in a transaction, one that cannot run in one, and a contract.
-_OF_A_MIGRATION = re.compile("011_score|012_offers|013_unread")
+_OF_A_MIGRATION = re.compile("011_score|012_offers|014_unread")
 KILLED = "SIGKILL of the flow"
 BY_WORKER = ("SIGKILL of flow and worker", "cancelled")
 CUT = "its sessions ended"

@@ -102,6 +102,7 @@ async def judge(stage: Stage, *, before: State, seen: Seen, expected: Expected) 
         fingerprint = (await read_catalogue(conn)).fingerprint
         await _check_outbox(conn, stage, last, say)
         await _check_runs(conn, last, seen, say)
+        await _check_filled(conn, say)
     wanted = expected.deployed if deployed else before.fingerprint
     if wanted and fingerprint != wanted:
         which = _named(fingerprint, before, expected)
@@ -200,6 +201,21 @@ async def _check_contents(
         kind = "Buyer" if "deals" in query else "Alert"
         for row in await conn.fetch(query, f"{kind} {seed}-%"):
             say(f"written twice: {row[0]}")
+
+
+async def _check_filled(
+    conn: asyncpg.Connection[asyncpg.Record], say: Callable[[str], None]
+) -> None:
+    """Each row from before is met once by the backfill; of those that came meanwhile some are."""
+    if not await conn.fetchval(
+        "SELECT EXISTS (SELECT FROM airlock.migration WHERE version = 13 AND state = 'applied')"
+    ):
+        return
+    for row in await conn.fetch(
+        "SELECT id, score FROM deals WHERE score > 1 OR score IS NULL"
+        " AND acquirer_name NOT LIKE 'Buyer %' ORDER BY id"
+    ):
+        say(f"deal {row['id']} was met {row['score'] or 0} times by the backfill")
 
 
 async def _check_outbox(

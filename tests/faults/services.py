@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from airlock.postgres import connect
+from tests.faults.injector import Kind
 from tests.faults.theatre import Case, Theatre
 from tests.stage import HEALTH
 
@@ -60,6 +61,14 @@ def cases() -> Iterator[Case]:
             play=partial(_deploy, release),
             ends=frozenset({"rolled_back"}),
         )
+    for kind, fault in (("kill", "SIGKILL of the flow"), ("term", "SIGTERM")):
+        yield Case(
+            name=f"{fault} / forwards / rehearse: a release runs on the clone",
+            fault=fault,
+            where="forwards, rehearse",
+            play=partial(_while_tried, kind),
+            ends=frozenset({"failed"}),
+        )
     yield Case(
         name="the old release is unhealthy as well / rollback",
         fault="the old release is unhealthy as well",
@@ -72,6 +81,11 @@ def cases() -> Iterator[Case]:
 async def _deploy(release: str, theatre: Theatre) -> None:
     theatre.stage.change("ready_s = 8", "ready_s = 3")
     await theatre.deploy(release)
+
+
+async def _while_tried(kind: Kind, theatre: Theatre) -> None:
+    theatre.stage.try_releases()
+    await theatre.deploy("v2", theatre.fault(kind, "rehearse: a release runs on the clone"))
 
 
 async def _no_way_back(theatre: Theatre) -> None:

@@ -21,9 +21,9 @@ _AT_POINTS = {
         "apply_plan: 011_score.sql, after its COMMIT",
         "apply_plan: 012_offers.sql, after its effect",
         "restart_service: before the end of an instance",
-        "apply_contract: 013_unread.sql, after its COMMIT",
+        "apply_contract: 014_unread.sql, after its COMMIT",
     ),
-    "rollback": ("roll_back: ROLLBACK NOTES of 013_unread, after its COMMIT",),
+    "rollback": ("roll_back: ROLLBACK NOTES of 014_unread, after its COMMIT",),
 }
 _KNOWN: dict[str, Case] = {
     case.name: case

@@ -275,7 +275,15 @@ async def _open(house: House, folder: Path, seed: int) -> AsyncGenerator[Theatre
                 "CREATE INDEX CONCURRENTLY idx_deals_offer ON deals (offer_price);",
                 "DROP INDEX CONCURRENTLY idx_deals_offer;",
             )
-            stage.migration(13, "unread", *DROP_INDEX)
+            # It counts how often a row is met.
+            stage.migration(
+                13,
+                "fill",
+                "-- Airlock: backfill table=deals key=id batch=10\n"
+                "UPDATE deals SET score = coalesce(score, 0) + 1;",
+                "UPDATE deals SET score = score - 1;",
+            )
+            stage.migration(14, "unread", *DROP_INDEX)
             theatre = Theatre(house=house, stage=stage, folder=folder, seed=seed)
             with theatre.afterwards:
                 yield theatre

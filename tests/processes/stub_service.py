@@ -2,8 +2,8 @@
 
 A file named SICK makes it unhealthy.
 
-late:S never_ready hangs exits dies_after:S dies_slowly_after:S flaps ignores_term forks own_port
-shares_port only_public log_errors wrong_token mute
+late:S never_ready hangs exits dies_of_deals dies_after:S dies_slowly_after:S flaps ignores_term
+forks leaves_a_daemon own_port shares_port only_public log_errors wrong_token mute
 """
 
 import asyncio
@@ -18,6 +18,11 @@ BEHAVIOUR = dict(
     word.partition(":")[::2] for word in os.environ.get("BEHAVIOUR", "").split(",") if word
 )
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+# In a session of its own, and its parent is gone.
+DAEMON = (
+    "import subprocess, sys; "
+    f"subprocess.Popen([sys.executable, '-c', {STUBBORN!r}], start_new_session=True)"
+)
 
 
 class Service:
@@ -43,6 +48,11 @@ class Service:
             answer["instance"] = "somebody-else" if "wrong_token" in BEHAVIOUR else token
         return (503 if sick else 200), answer
 
+    def deals(self) -> tuple[int, dict[str, str]]:
+        if "dies_of_deals" in BEHAVIOUR:
+            os._exit(3)
+        return 200, {"deals": "none"}
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
         try:
@@ -50,7 +60,7 @@ class Service:
             if "hangs" in BEHAVIOUR:
                 await asyncio.sleep(60)
             path = head.split()[1].decode()
-            known = {"/health": self.health, "/deals": lambda: (200, {"deals": "none"})}
+            known = {"/health": self.health, "/deals": self.deals}
             status, answer = known.get(path.partition("?")[0], lambda: (404, {}))()
             body = json.dumps(answer).encode()
             writer.write(
@@ -79,6 +89,12 @@ def sockets() -> list[socket.socket]:
     return [made]
 
 
+async def start_children() -> None:
+    for word, code in (("forks", STUBBORN), ("leaves_a_daemon", DAEMON)):
+        if word in BEHAVIOUR:
+            await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+
+
 def say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -87,8 +103,7 @@ def say(line: str) -> None:
 async def main() -> None:
     if "exits" in BEHAVIOUR:
         sys.exit("cannot start: postgresql://user:hunter22@db/x is not there")
-    if "forks" in BEHAVIOUR:
-        await asyncio.create_subprocess_exec(sys.executable, "-c", STUBBORN)
+    await start_children()
     await asyncio.sleep(float(BEHAVIOUR.get("late", 0)))
     service, ended = Service(), asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -13,6 +13,7 @@ from airlock.approval import Approval
 from airlock.catalogue import Catalogue, diff
 from airlock.effects import Effect, LockMode, StatementEffects
 from airlock.errors import Refused
+from airlock.pairing import Pair, Tried
 from airlock.plan import Plan
 from airlock.rehearsal import Rehearsal, RehearsedMigration
 from airlock.request import DeployRequest
@@ -238,18 +239,19 @@ def test_whatever_words_are_in_the_question_they_are_no_markup_of_it():
     step = replace(STEP, name=ATTACK, purpose=ATTACK)
     plan = Plan(target="prod", head=None, migrations=(step,), schema_before="a")
     blocking = rehearsal(replace(effect(scans=True), relation=ATTACK), losses=(ATTACK,))
+    pair = Pair(which="new", release="v2", schema="before", failure=ATTACK)
     text = approval.question(
         deploy(target=ATTACK, requester=ATTACK, reason=ATTACK, plan=record.dump(plan)),
         replace(APPROVED, required_because=ATTACK, meanwhile=f"+ table {ATTACK}"),
-        blocking,
+        replace(blocking, releases=Tried(pairs=(pair,))),
         replace(SNAPSHOT, id=ATTACK),
         changed({}, {f"table {ATTACK}": {}}),
     )
     blocks, inside = shown(text)
     item = ["list_item_open", "paragraph_open"]
     said = ["paragraph_open"]
-    assert blocks == ["heading_open", *said * 2, "bullet_list_open", *item * 5, *said * 2]
+    assert blocks == ["heading_open", *said * 2, "bullet_list_open", *item * 6, *said * 2]
     kinds = [kind for kind, _ in inside if kind not in ("text", "softbreak")]
     assert kinds == ["strong_open", "strong_close"]
     words = "".join(each for _, each in inside)
-    assert words.count(" ".join(ATTACK.split())) == 9
+    assert words.count(" ".join(ATTACK.split())) == 10

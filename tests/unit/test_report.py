@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from airlock.effects import Effect, LockMode, StatementEffects
 from airlock.health import Check, HealthVerdict
 from airlock.ledger import REOPENED, Deploy, Event
 from airlock.migration import Migration
+from airlock.pairing import Pair, Tried, Verdict, Which
 from airlock.plan import AppliedMigration, Plan
 from airlock.rehearsal import Rehearsal, RehearsedMigration
 from airlock.replacement import MaskedCopy, Replacement
@@ -184,6 +186,11 @@ def test_a_good_deploy_ticks_what_was_proved_and_leaves_the_rest_unchecked():
     assert len(found) == 18
 
 
+def tried(which: Which, verdict: Verdict) -> Tried:
+    pair = Pair(which=which, release="v", schema="after", verdict=verdict)
+    return Tried(pairs=(pair,), not_tried="a reason")
+
+
 REHEARSE_FAILED = (("rehearse", "intent"), ("rehearse", "failed"))
 RESTART_FAILED = (("restart_service", "intent"), ("restart_service", "failed"))
 
@@ -230,11 +237,35 @@ RESTART_FAILED = (("restart_service", "intent"), ("restart_service", "failed"))
             "Code updated to use new schema",
             "☐ {} – not checked",
         ),
+        (
+            {"rehearsal": record.dump(replace(REHEARSAL, releases=tried("new", "works")))},
+            VERIFIED,
+            "Code updated to use new schema",
+            "☑ {} – the new release v on the new schema: works",
+        ),
+        (
+            {"rehearsal": record.dump(replace(REHEARSAL, releases=tried("running", "not proved")))},
+            VERIFIED,
+            "No breaking changes to existing code",
+            "☐ {} – not checked: the running release v on the new schema: not proved",
+        ),
+        (
+            {"rehearsal": record.dump(replace(REHEARSAL, releases=Tried(not_tried="a reason")))},
+            VERIFIED,
+            "No breaking changes to existing code",
+            "☐ {} – not checked: a reason",
+        ),
     ],
 )
 def test_a_line_is_ticked_crossed_or_not_checked_by_its_evidence_alone(changed, steps, line, said):
     found = report.markdown(make(deploy(**changed), *steps))
     assert f"\n- {said.format(line)}\n" in found
+
+
+def test_a_rehearsal_from_before_releases_were_tried_can_be_read():
+    stored = json.loads(record.dump(REHEARSAL))
+    del stored["releases"]
+    assert ticks(make(deploy(rehearsal=json.dumps(stored))))["Tested on dev database"]
 
 
 def restart(pid: int, release: str) -> Restart:

@@ -26,6 +26,7 @@ FAULT = """\
 FEED = '''\
 """The feed of quotes that release v3 needs and does not get."""
 
+import os
 import time
 
 _first_asked_at = 0.0
@@ -33,6 +34,8 @@ _first_asked_at = 0.0
 
 def seconds_since_first_asked() -> float:
     global _first_asked_at
+    if os.environ.get("AIRLOCK_REHEARSAL"):
+        return 0.0  # on a clone nobody asks the feed
     _first_asked_at = _first_asked_at or time.monotonic()
     return time.monotonic() - _first_asked_at
 '''

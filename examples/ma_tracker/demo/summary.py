@@ -43,6 +43,7 @@ def _facts(found: DeployReport) -> list[str]:
     if rehearsal:
         lines.append(f"Rehearsal   backup restored in {rehearsal.restore_seconds:.1f} s")
         lines.append(f"Rollback    {rehearsal.rollback_sentence}")
+        lines += [f"Clone       {said}" for said in rehearsal.releases.sentences]
     if restart and found.deploy.state == "succeeded":
         lines.append(f"Restart     {restart.method}, longest gap {restart.gap_s * 1000:.0f} ms")
     return lines
