@@ -227,7 +227,7 @@ def truncate(site: Site) -> Problems:
         wider = " CASCADE empties every table that refers to it, too."
     yield Problem(
         message=f"Every row of {', '.join(tables)} is lost.{wider} {site.waiting(None)}",
-        remedy="\n".join(
+        remedy=f"\n{NEXT}\n".join(
             f"-- Airlock: backfill table={table} key=id batch=5000\nDELETE FROM {table};"
             for table in tables
         ),

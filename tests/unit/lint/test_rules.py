@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airlock import lint, syntax
+from airlock import lint, migration, syntax
 from airlock.effects import World
 from airlock.lint import Level, Policy
 from airlock.lint.site import LATER, NEXT
@@ -32,11 +32,18 @@ def test_every_rule_has_a_bad_case_and_a_good_one():
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.bad], ids=str)
-def test_what_a_finding_says_to_write_is_sql(case: Case):
+def test_what_a_finding_says_to_write_is_sql_and_a_backfill_where_it_says_so(case: Case):
     for finding in linted(*case.files).findings:
         syntax.parse(finding.remedy)
+        for part in _parts(finding.remedy):
+            migration.script(part)
         assert finding.message.endswith(".")
         assert "  " not in finding.message
+
+
+def _parts(remedy: str) -> list[str]:
+    """The files that a remedy is to be divided into."""
+    return remedy.replace(LATER, NEXT).split(NEXT)
 
 
 # Where the safe way keeps something that another rule, or the same one, still speaks of.
@@ -50,8 +57,7 @@ STILL = {
 @pytest.mark.parametrize("case", [case for case in CASES if case.bad], ids=str)
 def test_what_a_finding_says_to_write_is_safe(case: Case, major: int):
     for finding in linted(*case.files, major=major).findings:
-        parts = finding.remedy.replace(LATER, NEXT).split(NEXT)
-        for again in linted(*parts, major=major).findings:
+        for again in linted(*_parts(finding.remedy), major=major).findings:
             if again.level < Level.ERROR or again.rule == "expand-and-contract":
                 continue
             assert finding.rule in STILL, f"{again.rule} in\n{finding.remedy}"
