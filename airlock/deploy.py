@@ -9,9 +9,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from airlock import (
     approval,
+    client,
     health,
     ledger,
     outbox,
@@ -433,7 +435,9 @@ async def run_plan(conn: Conn, lease: Lease, todo: Plan, phase: Phase = "expand"
             conn=production,
             lease=lease,
             budget=target.budget.model_copy(update={"lock_timeout_ms": lock_ms}),
-            throttle=Throttle(limits=target.backfill),
+            throttle=Throttle(
+                limits=target.backfill, stall_ms=partial(client.recent, target, lease.deploy)
+            ),
             begun={row.version: row for row in rows},
         )
         for position, each in enumerate(todo.migrations, 1):
@@ -825,6 +829,7 @@ async def read_report(target: Target, number: int) -> report.DeployReport:
             kept_rows=await conn.fetchval(
                 "SELECT pg_catalog.count(*) FROM airlock.kept WHERE deploy = $1", number
             ),
+            felt=await client.read(conn, number),
         )
 
 

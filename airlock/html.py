@@ -67,9 +67,12 @@ def write(path: Path, text: str) -> None:
 
 def _section(section: Section, render: Callable[[str], str]) -> str:
     title, body = html.escape(section.title), render(section.body)
+    lead = render(section.lead)
     if section.picture:
         address = timeline.data_address(section.picture)
-        body = f'<img alt="{title} of the steps; the table below says the same" src="{address}">'
+        alt = html.escape(section.alt) or f"{title} of the steps; the table below says the same"
+        body = f'<img alt="{alt}" src="{address}">\n{body}'
+    body = lead + body
     if section.folded:
         return f"<details><summary>{title}</summary>\n{body}</details>"
     return f"<section><h2>{title}</h2>\n{body}</section>"

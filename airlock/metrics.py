@@ -12,8 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from airlock import ledger, record
+from airlock import client, ledger, record
 from airlock.alert import letters
+from airlock.client.felt import Felt
 from airlock.ledger import Deploy, Event, State
 from airlock.settings import Target
 
@@ -43,6 +44,7 @@ class Measured:
     by_state: Mapping[State, int]
     succeeded_at: datetime | None
     alerts_waiting: int
+    felt: Felt | None = None
 
 
 async def read(target: Target) -> Measured:
@@ -58,6 +60,7 @@ async def read(target: Target) -> Measured:
             by_state=by_state,
             succeeded_at=succeeded_at,
             alerts_waiting=len(await letters.outstanding(conn, target)),
+            felt=await client.read(conn, last.id) if last else None,
         )
 
 
@@ -102,6 +105,9 @@ _METRICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("snapshot_duration_seconds", "Seconds that the snapshot took.", ("provider",)),
     ("snapshot_created_timestamp_seconds", "When the snapshot was taken.", ("provider",)),
     ("restart_gap_seconds", "Longest time without a good answer in its restart.", ("method",)),
+    ("client_longest_seconds", "Longest wait of a client in it.", ("kind",)),
+    ("client_requests", "Requests of the probe beside it.", ()),
+    ("client_requests_failed", "How many of them failed.", ()),
     ("alerts_waiting", "Deliveries of alerts that no channel has taken yet.", ()),
 )
 
@@ -126,6 +132,7 @@ def _samples(found: Measured) -> Mapping[str, _Samples]:
         "step_duration_seconds": _steps(found.events),
         **_snapshot(row),
         **_restart(row),
+        **_felt(found.felt),
     }
 
 
@@ -161,6 +168,17 @@ def _restart(row: Deploy) -> Mapping[str, _Samples]:
     if done is None:
         return {}
     return {"restart_gap_seconds": [((done.method,), done.gap_s)]}
+
+
+def _felt(felt: Felt | None) -> Mapping[str, _Samples]:
+    if felt is None or not felt.requests:
+        return {}
+    longest = {"read": felt.longest_read, "write": felt.longest_write}
+    return {
+        "client_longest_seconds": [((k,), each.ms / 1000) for k, each in longest.items() if each],
+        "client_requests": [((), felt.requests)],
+        "client_requests_failed": [((), felt.failed)],
+    }
 
 
 # ---------------------------------------------------------------- out

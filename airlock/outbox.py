@@ -189,7 +189,7 @@ async def announce(target_name: str, emit: Callable[[Alert], None]) -> None:
     """Hand each new alert to ``emit``, once, whatever channels there are."""
     target = settings.target(target_name)
     async with ledger.connection(target) as conn:
-        if await ledger.version(conn) < 2:
+        if await ledger.version(conn) < ledger.WITH_DELIVERIES:
             return
         await dead_man(conn, target)
         for queued in await ledger.unannounced(conn):

@@ -10,6 +10,8 @@ from airlock import record, timeline
 from airlock.alert import compose
 from airlock.approval import Approval
 from airlock.catalogue import Attributes, Catalogue, SchemaDiff, diff
+from airlock.client import plot
+from airlock.client.felt import Channel, Felt, Tally, shown_ms
 from airlock.effects import Effect, LockMode, StatementEffects
 from airlock.health import HealthVerdict
 from airlock.ledger import CUT_OFF, Deploy, Event, step_times
@@ -38,6 +40,7 @@ class DeployReport:
     schema_before: Catalogue | None
     schema_expected: Catalogue | None
     kept_rows: int
+    felt: Felt | None = None
 
     @property
     def schema_diff(self) -> SchemaDiff | None:
@@ -109,13 +112,16 @@ class DeployReport:
 class Section:
     """One part of the report, its body in markdown.
 
-    picture: an SVG above the body.
+    lead: a sentence above the picture.
+    picture: an SVG above the body. alt: what it says, where the next table does not say the same.
     folded: it is long, and shown on demand.
     """
 
     title: str
+    lead: str = ""
     body: str = ""
     picture: str = ""
+    alt: str = ""
     folded: bool = False
 
 
@@ -125,6 +131,7 @@ def sections(report: DeployReport) -> tuple[Section, ...]:
     difference = report.schema_diff
     schema = difference.render(limit=60) if difference and not difference.is_empty else ""
     found = (
+        _felt(report),
         Section(title="Timeline", picture=timeline.draw(report.steps, report.moments)),
         Section(title="Steps", body=_steps(report.steps), folded=True),
         Section(title="Migrations", body=_migrations(report)),
@@ -140,7 +147,7 @@ def sections(report: DeployReport) -> tuple[Section, ...]:
     )
     head = [_next(row), _failure(report), _facts(report)]
     first = Section(title=plain(row.headline), body="\n\n".join(part for part in head if part))
-    return (first, *(each for each in found if each.body or each.picture))
+    return (first, *(each for each in found if each.lead or each.body or each.picture))
 
 
 def markdown(report: DeployReport, *, pictures: bool = False) -> str:
@@ -151,17 +158,55 @@ def markdown(report: DeployReport, *, pictures: bool = False) -> str:
     head, *rest = sections(report)
     parts = [f"# {head.title}", head.body]
     for each in rest:
+        # Without the picture the table of the steps stands for it.
+        if each.folded and (pictures or each.title != "Steps"):
+            parts.append(_folded(each))
+            continue
+        title = f"## {each.title}" if each.lead or each.body else ""
+        picture = ""
         if each.picture and pictures:
-            parts.append(f"![{each.title}]({timeline.data_address(each.picture)})")
-        if each.body:
-            # Without the picture the table of the steps stands for it.
-            folded = each.folded and (pictures or each.title != "Steps")
-            parts.append(_folded(each) if folded else f"## {each.title}\n\n{each.body}")
+            address = timeline.data_address(each.picture)
+            picture = f"![{plain(each.alt or each.title)}]({address})"
+        parts += [part for part in (title, each.lead, picture, each.body) if part]
     return "\n\n".join(parts) + "\n"
 
 
 def _folded(section: Section) -> str:
     return f"<details><summary>{section.title}</summary>\n\n{section.body}\n\n</details>"
+
+
+def _felt(report: DeployReport) -> Section:
+    """What clients felt; empty where no probe ever ran."""
+    felt, title = report.felt, "What clients felt"
+    if felt is None:
+        return Section(title=title)
+    lead, body = f"{plain(felt.sentence)}.", ""
+    if felt.requests:
+        if missing := "; ".join(felt.gaps):
+            lead += f" Not measured: {plain(missing)}."
+        header = ("asked", "where", "requests", "failed", "longest", "p99", "p99 before")
+        asked = [each for each in felt.channels if each.before.requests or each.during.requests]
+        body = table(header, [_channel(each) for each in asked])
+    picture = plot.draw(felt, report.steps)
+    return Section(title=title, lead=lead, body=body, picture=picture, alt=felt.sentence)
+
+
+def _channel(channel: Channel) -> tuple[str, ...]:
+    total = channel.before + channel.during
+    longest = channel.during if channel.during.waits else channel.before
+    return (
+        channel.kind,
+        plain(channel.name),
+        f"{total.requests:,}",
+        f"{total.failed:,}",
+        shown_ms(longest.longest_ms),
+        _p99(channel.during),
+        _p99(channel.before),
+    )
+
+
+def _p99(tally: Tally) -> str:
+    return "–" if tally.p99_ms is None else shown_ms(tally.p99_ms)
 
 
 def _next(row: Deploy) -> str:
@@ -212,6 +257,7 @@ def _live(report: DeployReport) -> Iterator[tuple[str, str]]:
     yield "New release" if row.kind == "deploy" else "Release", _release_sentence(report.release)
     yield f"Restart {new}", _restart_sentence(report.restart)
     yield f"Health {new}", _health_sentence(report.health)
+    yield "Clients felt", report.felt.sentence if report.felt else ""
     yield "Evidence", "; ".join(compose.evidence(row))
     yield "Time to detect", duration(detect_s) if detect_s is not None else ""
     yield "Restart in the rollback", _restart_sentence(after.restart)

@@ -10,8 +10,9 @@ import logging
 import time
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 
-from airlock import ledger, migration, postgres, sessions
+from airlock import client, ledger, migration, postgres, sessions
 from airlock.apply import Runner
 from airlock.batch import Backfill
 from airlock.catalogue import Catalogue, diff
@@ -95,7 +96,11 @@ async def _reverse(
                 conn=conn,
                 lease=lease,
                 budget=target.budget,
-                throttle=Throttle(limits=target.backfill, insists=True),
+                throttle=Throttle(
+                    limits=target.backfill,
+                    stall_ms=partial(client.recent, target, lease.deploy),
+                    insists=True,
+                ),
             )
             keep = Keep(
                 lease=lease,

@@ -45,7 +45,7 @@ class Budget(_Section):
 class BackfillSettings(_Section):
     """How hard a backfill may work production. rest: a share of the time that a batch took."""
 
-    batch_ms: Annotated[int, Field(ge=10, le=60_000)] = 200
+    batch_ms: Annotated[int, Field(ge=10, le=60_000)] = 100
     rest: Annotated[float, Field(ge=0, le=100)] = 0.25
     max_lag_s: Positive = 10
     max_stall_ms: Positive = 1000
@@ -115,6 +115,23 @@ class HealthSettings(_Section):
     frontend_url: str | None = None
     log_file: Path | None = None
     max_log_errors: Annotated[int, Field(ge=0)] = 0
+
+
+class ProbeWrite(_Section):
+    """A request through the service that writes something harmless, many times in a second."""
+
+    path: str
+    method: Literal["POST", "PUT", "PATCH", "DELETE"] = "POST"
+    body: str = ""
+
+
+class ProbeSettings(_Section):
+    """What a client is made to do beside each deploy, to see what clients feel."""
+
+    enabled: bool = True
+    interval_ms: Annotated[int, Field(ge=10, le=10_000)] = 50
+    read: str | None = None
+    write: ProbeWrite | None = None
 
 
 class EmailSettings(_Section):
@@ -202,6 +219,7 @@ class Target(_Section):
     clone: ClonePolicy = ClonePolicy()
     service: ServiceSettings | None = None
     health: HealthSettings = HealthSettings()
+    probe: ProbeSettings = ProbeSettings()
     alerts: AlertSettings = AlertSettings()
     approval: ApprovalSettings = ApprovalSettings()
     require_reason: bool = False

@@ -45,7 +45,7 @@ EDGES: dict[Kind, str] = {
     "unfinished": "#b45309",
 }
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_NICE_S = (
+NICE_S = (
     0.01,
     0.02,
     0.05,
@@ -173,7 +173,7 @@ class _Axis:
     def ticks(self) -> Iterator[tuple[float, float]]:
         """Seconds to scale since the beginning, and where they are."""
         wide = self.worked / _MOST_TICKS
-        pace = next((nice for nice in _NICE_S if nice >= wide), 3600 * (wide // 3600 + 1))
+        pace = next((nice for nice in NICE_S if nice >= wide), 3600 * (wide // 3600 + 1))
         passed, number = 0.0, 0
         for each in self.stretches:
             while not each.cut and number * pace <= passed + each.end - each.begin:
@@ -253,7 +253,7 @@ def draw(steps: Sequence[StepTime], moments: Sequence[Moment] = ()) -> str:
     for moment in moments:
         _moment(svg, axis, bars, moment, (moment.at - start).total_seconds())
     began = f"Began {start:%Y-%m-%d %H:%M:%S} UTC"
-    _text(svg, 12, 20, began, fill=QUIET_INK)
+    words(svg, 12, 20, began, fill=QUIET_INK)
     _legend(svg, bars, height - 16, marked=bool(moments))
     return ElementTree.tostring(svg, encoding="unicode")
 
@@ -285,13 +285,13 @@ def _pattern(defs: Element, name: str, ground: str, line: str) -> None:
         defs, "pattern", id=name, width="6", height="6", patternUnits="userSpaceOnUse"
     )
     rect(pattern, 0, 0, 6, 6, fill=ground)
-    _add(pattern, "path", d="M-1 7 L7 -1", stroke=line, stroke_width="1.5")
+    add(pattern, "path", d="M-1 7 L7 -1", stroke=line, stroke_width="1.5")
 
 
 def _scale(svg: Element, axis: _Axis, *, bottom: float) -> None:
     for second, x in axis.ticks():
-        _line(svg, x, TOP, bottom, stroke=LINE)
-        _text(svg, x, bottom + 14, _tick(second), fill=QUIET_INK, text_anchor="middle")
+        upright(svg, x, TOP, bottom, stroke=LINE)
+        words(svg, x, bottom + 14, tick(second), fill=QUIET_INK, text_anchor="middle")
     for each in axis.stretches:
         if not each.cut:
             continue
@@ -300,10 +300,11 @@ def _scale(svg: Element, axis: _Axis, *, bottom: float) -> None:
         if wide >= CUT:
             text = duration(each.end - each.begin)
             middle = (each.left + each.right) / 2
-            _text(svg, middle, TOP - 6, text, fill=QUIET_INK, text_anchor="middle", font_size="11")
+            words(svg, middle, TOP - 6, text, fill=QUIET_INK, text_anchor="middle", font_size="11")
 
 
-def _tick(second: float) -> str:
+def tick(second: float) -> str:
+    """What stands at a tick of the axis."""
     return f"{second:g} s" if second < 60 else _NOTHING_MORE.sub("", duration(second))
 
 
@@ -311,7 +312,7 @@ def _row(svg: Element, axis: _Axis, bar: _Bar, *, top: float, right: float) -> N
     kind, middle = bar.step.kind, top + ROW / 2
     x = min(axis.x(bar.begin), right - SMALLEST)
     wide = max(SMALLEST, axis.x(bar.end) - x)
-    _text(svg, 12, middle + 4, _label(bar.step), fill=INK)
+    words(svg, 12, middle + 4, _label(bar.step), fill=INK)
     dashes = {"stroke_dasharray": "4 3"} if bar.step.seconds is None else {}
     drawn = rect(
         svg,
@@ -326,10 +327,10 @@ def _row(svg: Element, axis: _Axis, bar: _Bar, *, top: float, right: float) -> N
         **dashes,
     )
     title = f"{bar.step.step}: {bar.step.took}, from {bar.step.began_at:%H:%M:%S} UTC"
-    SubElement(drawn, "title").text = _xml(title)
+    SubElement(drawn, "title").text = xml(title)
     strong = {"font_weight": "600"} if kind in ("failed", "unfinished") else {}
     ink = EDGES[kind] if strong else INK
-    _text(svg, right + 10, middle + 4, _mark(kind) + bar.step.took, fill=ink, **strong)
+    words(svg, right + 10, middle + 4, _mark(kind) + bar.step.took, fill=ink, **strong)
 
 
 def _mark(kind: Kind) -> str:
@@ -343,12 +344,12 @@ def _moment(svg: Element, axis: _Axis, bars: Sequence[_Bar], moment: Moment, sec
         return
     middle = TOP + ROW * inside[-1] + ROW / 2
     x = axis.x(second)
-    mark = _line(svg, x, middle - 11, middle + 11, stroke=INK, stroke_width="2", _class="moment")
-    SubElement(mark, "title").text = _xml(moment.label)
+    mark = upright(svg, x, middle - 11, middle + 11, stroke=INK, stroke_width="2", _class="moment")
+    SubElement(mark, "title").text = xml(moment.label)
 
 
 def _legend(svg: Element, bars: Sequence[_Bar], y: float, *, marked: bool) -> None:
-    words: dict[Kind, str] = {
+    known: dict[Kind, str] = {
         "done": "done",
         "rollback": "rollback",
         "waiting": "waiting for a person",
@@ -357,14 +358,14 @@ def _legend(svg: Element, bars: Sequence[_Bar], y: float, *, marked: bool) -> No
     }
     present = {bar.step.kind for bar in bars}
     x = 12.0
-    for kind, word in words.items():
+    for kind, word in known.items():
         if kind in present:
             rect(svg, x, y - 9, 16, 10, rx="2", fill=FILLS[kind], stroke=EDGES[kind])
-            _text(svg, x + 22, y, word, fill=QUIET_INK, font_size="11")
+            words(svg, x + 22, y, word, fill=QUIET_INK, font_size="11")
             x += 40 + 6.2 * len(word)
     if marked:
-        _line(svg, x + 4, y - 11, y + 3, stroke=INK, stroke_width="2")
-        _text(svg, x + 12, y, "a migration", fill=QUIET_INK, font_size="11")
+        upright(svg, x + 4, y - 11, y + 3, stroke=INK, stroke_width="2")
+        words(svg, x + 12, y, "a migration", fill=QUIET_INK, font_size="11")
 
 
 def _label(step: StepTime) -> str:
@@ -375,7 +376,7 @@ def _label(step: StepTime) -> str:
 # ---------------------------------------------------------------- XML
 
 
-def _add(parent: Element, tag: str, **attributes: str) -> Element:
+def add(parent: Element, tag: str, **attributes: str) -> Element:
     """An element; ``stroke_width`` becomes ``stroke-width``, ``_class`` becomes ``class``."""
     names = {name.strip("_").replace("_", "-"): value for name, value in attributes.items()}
     return SubElement(parent, tag, names)
@@ -384,20 +385,22 @@ def _add(parent: Element, tag: str, **attributes: str) -> Element:
 def rect(
     parent: Element, x: float, y: float, wide: float, high: float, **attributes: str
 ) -> Element:
-    """A rectangle; names as in ``_add``."""
+    """A rectangle; names as in ``add``."""
     place = {"x": f"{x:.1f}", "y": f"{y:.1f}", "width": f"{wide:.1f}", "height": f"{high:.1f}"}
-    return _add(parent, "rect", **place, **attributes)
+    return add(parent, "rect", **place, **attributes)
 
 
-def _line(parent: Element, x: float, top: float, bottom: float, **attributes: str) -> Element:
+def upright(parent: Element, x: float, top: float, bottom: float, **attributes: str) -> Element:
+    """A vertical line; names as in ``add``."""
     place = {"x1": f"{x:.1f}", "x2": f"{x:.1f}", "y1": f"{top:.1f}", "y2": f"{bottom:.1f}"}
-    return _add(parent, "line", **place, **attributes)
+    return add(parent, "line", **place, **attributes)
 
 
-def _text(parent: Element, x: float, y: float, text: str, **attributes: str) -> None:
-    _add(parent, "text", x=f"{x:.1f}", y=f"{y:.1f}", **attributes).text = _xml(text)
+def words(parent: Element, x: float, y: float, text: str, **attributes: str) -> None:
+    """A line of text; names as in ``add``."""
+    add(parent, "text", x=f"{x:.1f}", y=f"{y:.1f}", **attributes).text = xml(text)
 
 
-def _xml(text: str) -> str:
+def xml(text: str) -> str:
     """The text without the characters that XML cannot hold, however they are written."""
     return _NOT_XML.sub("\ufffd", text)

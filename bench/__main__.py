@@ -33,9 +33,12 @@ MEASUREMENTS = {
     "rollback": "bench.rollback",
     "alert": "bench.alert",
     "refresh": "bench.refresh",
+    "restart": "bench.restart",
+    "zero_downtime": "bench.zero_downtime",
     "command": "bench.command_line",
 }
 RESULTS = CHECKOUT / "bench" / "results.md"
+WHOLE = ("MB", "failed", "tries")
 HEADINGS = ("what", "ours", "peer", "ratio", "must be", "holds", "notes")
 
 
@@ -117,7 +120,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def _number(value: float, unit: str) -> str:
-    return f"{value:.0f} {unit}" if unit == "MB" else f"{value:.3g} {unit}"
+    return f"{value:.0f} {unit}" if unit in WHOLE else f"{value:.3g} {unit}"
 
 
 def _show(outcome: Outcome, console: Console) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect.states import Cancelled, Completed, Failed
 
-from airlock import ledger, lock, refresh, settings
+from airlock import client, ledger, lock, refresh, settings
 from airlock.errors import LeaseLost
 from airlock.ledger import Lease
 from airlock.postgres import without_details
@@ -49,9 +49,10 @@ async def carry_out(
 
 @asynccontextmanager
 async def told(lease: Lease) -> AsyncGenerator[None]:
-    """However the block ends, people and records hear of it."""
+    """However the block ends, people and records hear of it, and of what clients felt meanwhile."""
     try:
-        yield
+        async with client.beside(lease):
+            yield
     finally:
         # As states: what cannot be told or written changes nothing about the outcome.
         await send_alert(lease.target, return_state=True)

@@ -24,6 +24,7 @@ _TABLES = {
     "event": ("sequence",),
     "alert": ("id",),
     "delivery": ("alert", "channel"),
+    "client": ("deploy", "fence"),
 }
 # Rows of these never change, or are what they are in the database they are in.
 _WRITTEN_ONCE = ("catalogue", "migration", "event")

@@ -220,7 +220,8 @@ async def _accepted_by(
         if inode is not None:
             if any(inode in table.descriptors(pid) for pid in family()):
                 return True
-            return False if table.holders({inode}) else None
+            # Beside us: whoever measures a gap meanwhile must not wait for it.
+            return False if await asyncio.to_thread(table.holders, {inode}) else None
         await asyncio.sleep(0.01)
     return None
 

@@ -7,9 +7,10 @@ answer. A service that binds its own port is stopped first, unless it binds with
 gap is measured either way.
 
 It cannot promise: a life beyond the control group Airlock itself runs in (a worker under systemd
-needs KillMode=process, or the systemd adapter); a restart after a crash or a reboot; keep-alive
-connections of clients, which the old instance closes as it drains; and no gap where the kernel does
-not hand the listening socket over (an ordinary user under kernel.yama.ptrace_scope above 0).
+needs KillMode=process, or the systemd adapter); a restart after a crash or a reboot; kept
+connections, unless the old instance says on its last answers that it closes them; and no gap where
+the kernel does not hand the listening socket over (an ordinary user under kernel.yama.ptrace_scope
+above 0).
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 LAUNCH = Path(__file__).parent / "launch.py"
 _POLL_S = 0.02
+# Between two looks at its process and its sockets, which cost more than a question.
+_WATCH_S = 0.1
 _PUBLIC_POLL_S = 0.1
 _LAUNCH_S = 10
 _BASE = (
@@ -252,7 +254,7 @@ async def until_ready(
     try:
         while (waited_s := time.monotonic() - begun) < service.ready_s:
             ready, _ = await asyncio.wait(
-                asking, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED
+                asking, timeout=_WATCH_S, return_when=asyncio.FIRST_COMPLETED
             )
             waited_s = time.monotonic() - begun
             # One that answers and ends in the same moment is not ready.

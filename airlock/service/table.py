@@ -6,6 +6,7 @@ create_time() adds the wall clock's boot time, which moves when the clock is set
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import ipaddress
@@ -121,7 +122,6 @@ def directory(pid: int) -> Path | None:
 class _Socket:
     local: Address
     remote: Address
-    state: str
     inode: int
     uid: int
 
@@ -153,19 +153,30 @@ def _lines(name: str) -> Iterator[list[str]]:
         yield line.split()
 
 
-def _sockets(port: int) -> Iterator[_Socket]:
-    """The sockets whose own port it is. Other lines are not parsed: there can be thousands."""
-    mark = f":{port:04X}"
+def _sockets(port: int, *, remote: int | None = None) -> Iterator[_Socket]:
+    """The sockets whose own port it is: those that listen, or those connected with a port.
+
+    The kernel lists those that listen first, and a busy service leaves thousands of others behind:
+    they are not even read. https://docs.kernel.org/networking/proc_net_tcp.html
+    """
+    marks = [f":{number:04X} " for number in (port, remote) if number is not None]
     for name in ("tcp", "tcp6"):
-        for fields in _lines(name):
-            if fields[1].endswith(mark):
-                yield _Socket(
-                    local=_address(fields[1]),
-                    remote=_address(fields[2]),
-                    state=fields[3],
-                    inode=int(fields[9]),
-                    uid=int(fields[7]),
-                )
+        with contextlib.suppress(OSError), (PROC / "self/net" / name).open() as lines:
+            next(lines, "")
+            for line in lines:
+                if remote is None and line.split(maxsplit=4)[3] != _LISTEN:
+                    break
+                if all(mark in line for mark in marks):
+                    yield _socket(line.split())
+
+
+def _socket(fields: list[str]) -> _Socket:
+    return _Socket(
+        local=_address(fields[1]),
+        remote=_address(fields[2]),
+        inode=int(fields[9]),
+        uid=int(fields[7]),
+    )
 
 
 def listening(host: str, port: int) -> set[int]:
@@ -175,21 +186,21 @@ def listening(host: str, port: int) -> set[int]:
     return {
         found.inode
         for found in _sockets(port)
-        if found.state == _LISTEN and (found.local[0] in here | everywhere or here & everywhere)
+        if found.local[0] in here | everywhere or here & everywhere
     }
 
 
 def accepted(client: Address, server: Address) -> int | None:
     """The inode of the server's end of a connection; None before it is accepted, or elsewhere."""
     ends = (plain_host(server[0]), server[1]), (plain_host(client[0]), client[1])
-    found = (s.inode for s in _sockets(server[1]) if (s.local, s.remote) == ends)
-    return next(found, None) or None
+    connected = _sockets(server[1], remote=client[1])
+    return next((s.inode for s in connected if (s.local, s.remote) == ends), None) or None
 
 
 def owner(client: Address, server: Address) -> int | None:
     """The user who has the client's end of a connection; None where it is not on this machine."""
     ends = (plain_host(client[0]), client[1]), (plain_host(server[0]), server[1])
-    found = (s.uid for s in _sockets(client[1]) if (s.local, s.remote) == ends)
+    found = (s.uid for s in _sockets(client[1], remote=server[1]) if (s.local, s.remote) == ends)
     return next(found, None)
 
 

@@ -1,5 +1,5 @@
 -- The ledger, version 3: migrations of the contract, applied after the new release is healthy;
--- backfills.
+-- backfills; what clients felt.
 ALTER TABLE airlock.deploy
     DROP CONSTRAINT deploy_state_check,
     ADD CONSTRAINT deploy_state_check CHECK (state IN (
@@ -33,5 +33,17 @@ CREATE TABLE airlock.backfill_batch (
 );
 COMMENT ON TABLE airlock.backfill_batch IS 'Transactions of backfills: what only they wrote into a column need not be kept when it goes';
 -- ---- end of backfills
+
+-- ---- what clients felt
+CREATE TABLE airlock.client (
+    deploy bigint NOT NULL REFERENCES airlock.deploy,
+    fence bigint NOT NULL,
+    part jsonb NOT NULL,
+    PRIMARY KEY (deploy, fence)
+);
+COMMENT ON TABLE airlock.client IS 'One row per probe: what it saw beside one runner of a deploy, in short';
+CREATE TABLE airlock.client_row (n bigint NOT NULL);
+COMMENT ON TABLE airlock.client_row IS 'The one row that the probe reads and writes, and nobody else';
+INSERT INTO airlock.client_row (n) VALUES (0);
 
 INSERT INTO airlock.ledger (version) VALUES (3);

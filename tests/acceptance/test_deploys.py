@@ -13,6 +13,8 @@ from prefect.client.schemas.filters import ArtifactFilter
 from prefect.client.schemas.sorting import ArtifactSort
 
 from airlock import deploy as steps
+from airlock import ledger
+from airlock.client import read as felt_by_clients
 from airlock.postgres import connect
 from airlock.request import DeployRequest
 from flows.runtime import client
@@ -37,6 +39,12 @@ async def newest_report():
             limit=1,
         )
     return found[0].data
+
+
+async def what_clients_felt(stage):
+    row = await stage.last()
+    async with ledger.connection(stage.target) as conn:
+        return await felt_by_clients(conn, row.id)
 
 
 async def event_of(server, name, began_at):
@@ -94,6 +102,14 @@ async def test_a_good_deploy_reaches_production_without_a_failed_request_and_lea
         "Verified schema changes are correct – applied, undone and applied again",
     ):
         assert f"- ☑ {said}" in report
+
+    felt = await what_clients_felt(stage)
+    assert (felt.failed, list(felt.gaps)) == (0, [])
+    asked = {each.kind for each in felt.channels if each.during.requests}
+    assert asked == {"service read", "database read", "database write"}
+    report = await newest_report()
+    assert f"## What clients felt\n\n{felt.sentence}." in report
+    assert f"![{felt.sentence}](data:image/svg+xml;base64," in report
 
     assert (await run_deploy()).name == "NothingToDo"
 

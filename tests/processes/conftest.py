@@ -20,6 +20,29 @@ from airlock.service import Instance, Release, Restart, ending, process
 from airlock.settings import HealthSettings, ServiceSettings, Target
 
 STUB = Path(__file__).with_name("stub_service.py")
+TRACKER = Path(__file__).parents[2] / "examples" / "ma_tracker" / "python-service"
+
+# The tracker's own routes without its database.
+ROUTES = """
+import json
+
+def build(database_url, *, release, instance):
+    body = json.dumps({"status": "ok", "instance": instance}).encode()
+    length = (b"content-length", str(len(body)).encode())
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        headers = [(b"content-type", b"application/json"), length]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+"""
 
 
 @dataclass
@@ -68,6 +91,14 @@ class Stage:
     def behave(self, behaviour: str = "") -> None:
         """How instances started from now on behave."""
         (self.folder / "app.env").write_text(f"BEHAVIOUR={behaviour}\n")
+
+    def serve_as_the_tracker(self) -> None:
+        """The tracker's sockets and its way to drain, instead of the stub's."""
+        for name in ("start_server.py", "draining.py"):
+            shutil.copy(TRACKER / name, self.folder / "app")
+        (self.folder / "app" / "routes.py").write_text(ROUTES)
+        # Asked for, and never used.
+        self.options["env"] = ("DATABASE_URL",)
 
     def release(self) -> Release:
         return Release(ref=None, commit=None, directory=self.folder / "app")

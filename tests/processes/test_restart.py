@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
+import socket
 import stat
 import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
-import httpx
 import psutil
 import pytest
 
@@ -42,34 +48,73 @@ async def test_an_instance_is_no_child_of_ours_and_leads_a_session_of_its_own(st
     }
 
 
-async def test_no_new_connection_of_24_clients_fails_during_a_restart(stage: Stage) -> None:
-    await stage.restart("one")
-    answers: dict[str, int] = {}
-    failures: list[str] = []
-    done = asyncio.Event()
+@dataclass
+class Load:
+    """Clients that ask all the time, each request once, and what they met."""
 
-    async def hammer(http: httpx.AsyncClient) -> None:
-        while not done.is_set():
-            try:
-                answer = await http.get(stage.url, timeout=5)
-                name = answer.json()["instance"] if answer.status_code == 200 else "bad"
-                answers[name] = answers.get(name, 0) + 1
-            except httpx.HTTPError as error:
-                failures.append(repr(error))
+    port: int
+    answers: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
 
-    limits = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(trust_env=False, limits=limits) as http:
-        clients = [asyncio.create_task(hammer(http)) for _ in range(24)]
-        await asyncio.sleep(0.3)
-        restarted = await stage.restart("two", "late:0.5")
-        await asyncio.sleep(0.3)
-        done.set()
+    @asynccontextmanager
+    async def of(self, *, new: int, kept: int) -> AsyncIterator[None]:
+        """So many that connect for each request, and that keep their connection until told."""
+        over = asyncio.Event()
+        clients = [
+            asyncio.create_task(self._client(over, keeps=number >= new))
+            for number in range(new + kept)
+        ]
+        yield
+        over.set()
         await asyncio.gather(*clients)
+
+    async def _client(self, over: asyncio.Event, *, keeps: bool) -> None:
+        writer = None
+        while not over.is_set():
+            try:
+                async with asyncio.timeout(5):
+                    if writer is None:
+                        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                    head, body = await _answer(reader, writer, keeps=keeps)
+                self.answers[json.loads(body)["instance"]] += 1
+                closes = not keeps or b"connection: close" in head.lower()
+            except (OSError, asyncio.IncompleteReadError, ValueError) as error:
+                self.failures.append(f"{'kept' if keeps else 'new'}: {error!r}")
+                closes = True
+            if closes and writer is not None:
+                writer.close()
+                writer = None
+            await asyncio.sleep(0.01)
+        if writer is not None:
+            writer.close()
+
+
+async def _answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, keeps: bool
+) -> tuple[bytes, bytes]:
+    """Head and body of the answer to one more request."""
+    connection = "keep-alive" if keeps else "close"
+    writer.write(f"GET /health HTTP/1.1\r\nHost: test\r\nConnection: {connection}\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head.lower())
+    assert length is not None
+    return head, await reader.readexactly(int(length[1]))
+
+
+async def test_no_request_of_24_clients_fails_during_a_restart_whoever_keeps_a_connection(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@localhost/nothing")
+    stage.serve_as_the_tracker()
+    load = Load(port=stage.port)
+    await stage.restart("one")
+    async with load.of(new=12, kept=12):
+        await asyncio.sleep(0.3)
+        restarted = await stage.restart("two")
+        await asyncio.sleep(0.3)
     assert restarted.method == "inherited socket"
-    assert failures == []
-    assert set(answers) == {"one", "two"}
-    assert restarted.gap_s < restarted.ready_s
-    assert restarted.ready_s >= 0.5
+    assert load.failures == []
+    assert set(load.answers) == {"one", "two"}
 
 
 async def test_the_old_instance_ends_only_after_the_new_one_answers(stage: Stage) -> None:
@@ -315,3 +360,21 @@ async def test_logs_are_for_nobody_else_to_read(stage: Stage) -> None:
     assert stat.S_IMODE(new.logs[0].path.stat().st_mode) == 0o600
     assert stat.S_IMODE(new.logs[0].path.parent.stat().st_mode) == 0o700
     assert STUB.exists()
+
+
+@pytest.mark.parametrize(
+    ("bound", "asked"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")]
+)
+def test_who_listens_and_who_is_connected_is_told_apart_on_both_kinds_of_address(
+    bound: str, asked: str
+) -> None:
+    kind = socket.AF_INET6 if ":" in bound else socket.AF_INET
+    with socket.create_server((bound, 0), family=kind, dualstack_ipv6=bound == "::") as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection((asked, port)) as client:
+            ends = client.getsockname()[:2], client.getpeername()[:2]
+            assert table.accepted(*ends) is None
+            with listener.accept()[0] as server:
+                assert table.accepted(*ends) == os.fstat(server.fileno()).st_ino
+            assert table.listening(asked, port) == {os.fstat(listener.fileno()).st_ino}
+            assert table.listening(asked, ends[0][1]) == set()

@@ -108,6 +108,14 @@ REFUSED = {
         PROD + "[targets.prod.snapshot]\nkeep = 0\n",
         r"snapshot\.keep: .*greater than or equal to 1",
     ),
+    "a probe that would do nothing else": (
+        PROD + "[targets.prod.probe]\ninterval_ms = 1\n",
+        r"probe\.interval_ms: .*greater than or equal to 10",
+    ),
+    "a write of the probe without a path": (
+        PROD + "[targets.prod.probe.write]\nbody = '{}'\n",
+        r"probe\.write\.path: field required",
+    ),
     "a word that is no choice": (
         PROD + "[targets.prod.snapshot]\nprovider = 'zfs'\n",
         r"snapshot\.provider: .*'physical'",

@@ -182,7 +182,7 @@ def test_many_days_of_waiting_leave_half_of_the_axis_to_the_work():
     ],
 )
 def test_a_round_moment_of_the_axis_has_one_unit(second, said):
-    assert timeline._tick(second) == said
+    assert timeline.tick(second) == said
 
 
 @given(

@@ -293,6 +293,11 @@ def _people(played: Played) -> list[str]:
         wrong.append("no row was written meanwhile")
     if played.lost:
         wrong.append(f"{len(played.lost)} of {len(played.traffic.writes)} written rows are lost")
+    felt = played.report.felt if played.report else None
+    if act.changes_production and (felt is None or not felt.requests):
+        wrong.append("what clients felt was not measured")
+    elif act.changes_production and felt and felt.failed:
+        wrong.append(f"{felt.failed} of {felt.requests} requests of the probe failed")
     if act.headline is None and played.alerts:
         wrong.append(f"an alert arrived: {played.alerts[0]}")
     if act.headline and not any(text.startswith(act.headline) for text in played.alerts):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from airlock import report
+from airlock import html, report
+from airlock.client.felt import Felt, shown_ms
 from airlock.report import DeployReport
 from examples.ma_tracker.demo import acts, show, stage
 from examples.ma_tracker.demo.acts import Played
@@ -46,6 +47,8 @@ def _facts(found: DeployReport) -> list[str]:
         lines += [f"Clone       {said}" for said in rehearsal.releases.sentences]
     if restart and found.deploy.state == "succeeded":
         lines.append(f"Restart     {restart.method}, longest gap {restart.gap_s * 1000:.0f} ms")
+    if found.felt:
+        lines.append(f"Clients     {found.felt.sentence}")
     return lines
 
 
@@ -56,10 +59,11 @@ def _shortened(text: str) -> str:
 
 
 def keep_report(number: int, played: Played) -> None:
-    """The report that is also an artifact of the run, as a file that outlives the server."""
+    """The report that is also an artifact of the run, as files that outlive the server."""
     if played.report is not None:
         path = stage.REPORTS / f"{number}-{played.act.title.lower().replace(' ', '-')}.md"
         path.write_text(report.markdown(played.report), encoding="utf-8")
+        html.write(path.with_suffix(".html"), html.page(played.report))
 
 
 def table(console: Console, all_played: Sequence[Played]) -> None:
@@ -74,6 +78,10 @@ def table(console: Console, all_played: Sequence[Played]) -> None:
         [],
         *([name, *(_s(each.get(name)) for each in seconds)] for name in steps),
         ["whole run", *(_s(p.seconds) for p in all_played)],
+        [],
+        ["probe: requests", *(_felt(p, lambda felt: f"{felt.requests:,}") for p in all_played)],
+        ["probe: failed", *(_felt(p, lambda felt: _failed(felt.failed)) for p in all_played)],
+        ["probe: longest", *(_felt(p, _longest) for p in all_played)],
         [],
         ["requests sent", *(f"{p.traffic.sent}" for p in all_played)],
         ["requests failed", *(_failed(p.traffic.failed) for p in all_played)],
@@ -106,6 +114,15 @@ def _production(played: Played) -> str:
     return f"{schema}, release {health.get('release', '?')}"
 
 
+def _felt(played: Played, say: Callable[[Felt], str | Text]) -> str | Text:
+    felt = played.report.felt if played.report else None
+    return say(felt) if felt and felt.requests else "–"
+
+
+def _longest(felt: Felt) -> str:
+    return shown_ms(felt.longest.ms) if felt.longest else "–"
+
+
 def _failed(count: int) -> Text:
     return Text(str(count), style="yellow" if count else "green")
 
@@ -130,7 +147,7 @@ def next_steps(console: Console) -> None:
     """What there is to look at when nothing runs any more."""
     lines(
         console,
-        ("Reports", f"{shown(stage.REPORTS)}/*.md, as they are among Prefect's artifacts"),
+        ("Reports", f"{shown(stage.REPORTS)}/*.html, as they are among Prefect's artifacts"),
         ("Prefect UI", f"AIRLOCK_CONFIG={shown(stage.CONFIG)} make serve"),
         ("", "shows these runs. Production ran for the demo only; to go on deploying to it:"),
         ("", "make demo KEEP=1"),

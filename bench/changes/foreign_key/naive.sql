@@ -1,0 +1,1 @@
+ALTER TABLE trades ADD CONSTRAINT trades_desk FOREIGN KEY (desk_id) REFERENCES desks (id);

@@ -1,0 +1,1 @@
+CREATE INDEX trades_desk ON trades (desk_id, settled_on);

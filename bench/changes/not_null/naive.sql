@@ -1,0 +1,1 @@
+ALTER TABLE trades ALTER COLUMN settled_on SET NOT NULL;

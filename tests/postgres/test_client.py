@@ -1,0 +1,212 @@
+"""The probe beside a deploy, as a process, on a real database and a real HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from airlock import client, ledger, settings
+from airlock.client import channels
+from airlock.client.felt import Channel, Felt
+from airlock.ledger import Lease
+from airlock.postgres import connect
+from airlock.service import table
+from tests.postgres.conftest import Project
+from tests.stage import free_port
+
+DEADLINE_S = 30.0
+
+RUNNER = """
+import asyncio, sys
+from airlock import client
+from airlock.ledger import Lease
+
+async def main():
+    lease = Lease(target="prod", deploy=int(sys.argv[1]), fence=int(sys.argv[2]))
+    async with client.beside(lease):
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def until(is_so) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not is_so():  # noqa: ASYNC110 – another process makes it so
+            await asyncio.sleep(0.02)
+
+
+def waits_ms(project: Project, lease: Lease, within_s: float = 1.0) -> float:
+    found = client.recent(project.target, lease.deploy, within_s=within_s)
+    return -1.0 if found is None else found
+
+
+async def measured(project: Project, lease: Lease) -> Felt:
+    async with connect(project.url) as conn:
+        found = await client.read(conn, lease.deploy)
+    assert found is not None
+    return found
+
+
+def channel(felt: Felt, kind: str, name: str) -> Channel:
+    return next(each for each in felt.channels if (each.kind, each.name) == (kind, name))
+
+
+def probes(lease: Lease) -> list[int]:
+    wanted = client.command(lease)[1:]
+    return [
+        each.pid for each in table.everything() if list(table.command_line(each.pid))[1:] == wanted
+    ]
+
+
+async def test_who_holds_a_table_is_felt_on_that_table_alone(project: Project):
+    await project.execute("CREATE TABLE held (i int); CREATE TABLE free (i int)")
+    project.write(
+        1, "ALTER TABLE held ADD COLUMN x int; ALTER TABLE free ADD COLUMN x int;", "SELECT 1;"
+    )
+    lease = await project.begin()
+    async with client.beside(lease):
+        await until(lambda: waits_ms(project, lease) > 0)
+        async with (
+            ledger.journal(project.target, lease, "apply_plan") as conn,
+            conn.transaction(),
+        ):
+            await conn.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
+            await until(lambda: waits_ms(project, lease) > 300)
+    felt = await measured(project, lease)
+    for kind in ("database read", "database write"):
+        held = channel(felt, kind, "table public.held").during
+        assert held.longest_ms > 300
+        assert channel(felt, kind, "table public.free").during.longest_ms < held.longest_ms / 2
+        before = channel(felt, kind, "table public.held").before
+        assert before.requests > 0
+        assert before.longest_ms < held.longest_ms
+    assert felt.longest is not None
+    assert felt.longest.channel == "table public.held"
+    assert felt.failed == 0
+    assert list(felt.gaps) == []
+
+
+@asynccontextmanager
+async def answering(port: int) -> AsyncIterator[None]:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", port)
+    try:
+        yield
+    finally:
+        server.close()
+
+
+async def test_a_service_that_is_down_for_a_moment_fails_requests_and_is_waited_for(
+    project: Project,
+):
+    port = free_port()
+    with (project.root / "airlock.toml").open("a") as config:
+        config.write(f'[targets.prod.health]\nurl = "http://127.0.0.1:{port}/health"\n')
+    lease = await project.begin()
+    async with client.beside(lease):
+        async with answering(port):
+            await until(lambda: waits_ms(project, lease) > 0)
+            await until(lambda: 0 < waits_ms(project, lease) < 200)
+            async with ledger.journal(project.target, lease, "apply_plan"):
+                pass
+        # Those who come anew are refused: that is waited for as well.
+        await until(lambda: waits_ms(project, lease, within_s=0.3) > 300)
+        async with answering(port):
+            await until(lambda: 0 < waits_ms(project, lease, within_s=0.3) < 200)
+    felt = await measured(project, lease)
+    service = channel(felt, "service read", "/health, new connections").during
+    assert service.failed > 2
+    assert service.longest_ms > 300
+    assert felt.failed >= service.failed
+    assert channel(felt, "database read", "Airlock's own table").during.failed == 0
+
+
+async def test_a_probe_ends_with_its_runner_even_if_that_is_killed(project: Project):
+    lease = await project.begin()
+    runner = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", RUNNER, str(lease.deploy), str(lease.fence))
+    )
+    await until(lambda: waits_ms(project, lease) > 0)
+    assert len(probes(lease)) == 1
+    os.kill(runner.pid, signal.SIGKILL)
+    await runner.wait()
+    await until(lambda: not probes(lease))
+    felt = await measured(project, lease)
+    assert [each.is_whole for each in felt.parts] == [True]
+    assert felt.requests > 0
+    assert list((project.target.state_dir / "prod" / "client").iterdir()) == []
+
+
+async def test_a_probe_ends_when_another_runner_has_the_deploy_and_what_both_saw_adds_up(
+    project: Project,
+):
+    lease = await project.begin()
+    async with client.beside(lease):
+        await until(lambda: waits_ms(project, lease) > 0)
+        later = await project.take_over(lease)
+        await until(lambda: not probes(lease))
+    alone = (await measured(project, lease)).requests
+    async with client.beside(later):
+        await until(lambda: waits_ms(project, later) > 0)
+    felt = await measured(project, lease)
+    assert len(felt.parts) == 2
+    assert felt.requests > alone > 0
+
+
+async def test_a_probe_that_cannot_start_fails_nothing_and_the_ledger_says_why(
+    project: Project, monkeypatch, caplog
+):
+    caplog.set_level(logging.ERROR, logger="airlock.client")
+    lease = await project.begin()
+    monkeypatch.setattr(client, "command", lambda lease: [str(project.root / "no such program")])
+    async with client.beside(lease):
+        pass
+    said = (await measured(project, lease)).sentence
+    assert said.startswith("Not measured: the probe did not start: ")
+    monkeypatch.setattr(client, "command", lambda lease: [sys.executable, "-c", "1 / 0"])
+    async with client.beside(lease):
+        pass
+    assert (await measured(project, lease)).sentence == (
+        "Not measured: the probe ended with 1: ZeroDivisionError: division by zero"
+    )
+
+
+async def test_no_probe_runs_where_the_settings_say_so(project: Project):
+    with (project.root / settings.CONFIG_NAME).open("a") as config:
+        config.write("[targets.prod.probe]\nenabled = false\n")
+    lease = await project.begin()
+    async with client.beside(lease):
+        assert probes(lease) == []
+    assert "enabled is false" in (await measured(project, lease)).sentence
+
+
+async def test_the_tables_that_a_plan_names_and_that_are_there_are_asked(project: Project):
+    await project.execute(
+        'CREATE TABLE altered (i int); CREATE TABLE "In Dex" (i int); CREATE TABLE gone (i int);'
+        "CREATE TABLE parent (i int PRIMARY KEY); CREATE TABLE untouched (i int);"
+        "CREATE VIEW seen AS SELECT 1"
+    )
+    project.write(
+        1,
+        'ALTER TABLE altered ADD COLUMN x int; CREATE INDEX ON "In Dex" (i);\n'
+        "CREATE TABLE child (i int REFERENCES parent); DROP TABLE gone; DROP VIEW seen;",
+        "SELECT 1;",
+    )
+    lease = await project.begin()
+    async with connect(project.url) as conn:
+        row = await ledger.deploy(conn, lease.deploy)
+        found = await channels.touched_tables(conn, row.planned)
+    assert set(found) == {"public.altered", 'public."In Dex"', "public.gone", "public.parent"}
