@@ -251,9 +251,9 @@ def plan(
 
     chosen = settings.target(target)
     planned = _run(preview(chosen, up_to=up_to))
-    found = _linted(chosen, planned)
+    found = _linted(chosen, planned) if planned.migrations else None
     if as_json:
-        _print({**_plan_as_json(planned), "findings": len(found.findings)})
+        _print({**_plan_as_json(planned), "findings": len(found.findings) if found else 0})
         return
     typer.echo(f"{target} stands at {planned.head or 'nothing'}.")
     if not planned.migrations:
@@ -265,17 +265,18 @@ def plan(
         for segment in migration.script(each.forward):
             for statement in segment.statements:
                 typer.echo(f"      {statement.line:>4}  {statement.summary}{_apart(segment)}")
-    if found.findings:
+    if found and found.findings:
         from airlock.lint import render
 
-        typer.echo(f"Lint: {render.summary(found)} Read them: airlock lint --target {target}")
+        said = f"Lint, by the text alone: {render.summary(found)}"
+        typer.echo(f"{said} With sizes: airlock lint --target {target}")
     typer.echo(f"Rehearse and apply them: airlock deploy {target}")
 
 
 def _linted(target: settings.Target, planned: Plan) -> Outcome:
     from airlock import review
 
-    return _run(review.review_plan(target, planned))
+    return review.review_plan(target, planned)
 
 
 def _apart(segment: Segment) -> str:

@@ -160,16 +160,13 @@ def policy(settings: LintSettings) -> Policy:
     )
 
 
-async def review_plan(target: Target, plan: Plan) -> Outcome:
-    """What lint finds in the migrations that a deploy would apply."""
-    scripts = [lint.read(each.file, each.forward) for each in plan.migrations]
-    if not scripts:
-        return Outcome(files=0, history=0, findings=(), allowed=())
-    from airlock.surroundings import read_world
+def review_plan(target: Target, plan: Plan) -> Outcome:
+    """What lint finds in the migrations that a deploy would apply, from their text alone.
 
-    async with _connection(target.database_url) as conn:
-        world = await read_world(conn)
-    return lint.lint(scripts, world, policy(target.lint))
+    Reading a database's tables as well would cost `airlock plan` its 0.4 s.
+    """
+    scripts = [lint.read(each.file, each.forward) for each in plan.migrations]
+    return lint.lint(scripts, World(major=MAJOR), policy(target.lint))
 
 
 async def look(url: str) -> Known:

@@ -73,7 +73,7 @@ async def test_with_a_target_only_what_is_not_deployed_is_judged(project: Projec
     ]
     assert LockMode.SHARE.pg_name in found.findings[0].message
     planned = await preview(project.target)
-    found = await review.review_plan(project.target, planned)
+    found = review.review_plan(project.target, planned)
     assert [(each.file, each.rule) for each in found.findings] == [
         ("002_step.sql", "index-not-concurrent")
     ]
