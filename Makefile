@@ -53,6 +53,10 @@ check: $(STAMP) ## Lint, formatting, types and import contracts
 bench: $(STAMP) ## Measure against the peers
 	$(BIN)/python -m bench $(ARGS)
 
+.PHONY: rules
+rules: $(STAMP) ## Write docs/lint.md from lint's rules and their cases
+	$(BIN)/python -m tests.unit.lint.page
+
 .PHONY: serve
 serve: $(STAMP) ## Prefect's UI, worker and deployments until Ctrl-C
 	$(BIN)/python -m flows.serve

@@ -5,14 +5,13 @@ Reading commands import no Prefect and answer at once; acting ones hand over to 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
 from collections.abc import Coroutine, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import typer
 
@@ -26,8 +25,10 @@ if TYPE_CHECKING:
     from airlock.drift import DriftReport
     from airlock.effects import World
     from airlock.ledger import Deploy
+    from airlock.lint import Outcome
     from airlock.masking import Table
     from airlock.plan import Plan
+    from airlock.review import Known
 
 T = TypeVar("T")
 GATES: tuple[Gate, ...] = get_args(Gate)
@@ -63,6 +64,8 @@ def main() -> None:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+
     from airlock import postgres
 
     with postgres.translated("asking the database"):
@@ -106,39 +109,83 @@ def new(
     typer.echo(f"{path}\nWrite the SQL and its rollback notes, then: airlock lint")
 
 
+Format = Literal["text", "json", "sarif", "github"]
+
+
 @app.command()
 def lint(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Files; all migrations by default.")
+        list[Path] | None,
+        typer.Argument(help="Files, folders, or - for a pipe; what is not deployed by default."),
     ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Its levels, and its database's tables and their sizes.")
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(help="Look at this database's tables: a URL, or a target's name.")
+    ] = None,
+    pg: Annotated[
+        int, typer.Option(min=13, max=18, help="PostgreSQL's version, without a database.")
+    ] = 16,
+    output: Annotated[Format, typer.Option("--format", help="How findings are printed.")] = "text",
     as_json: AsJson = False,
+    rules: Annotated[bool, typer.Option("--rules", help="List all rules.")] = False,
 ) -> None:
-    """Read migration files as a deploy would, and say what is wrong with them."""
-    paths = files or sorted(settings.load().migrations_dir.glob("*.sql"))
-    found: list[dict[str, str]] = []
-    for path in paths:
-        found += [{"file": path.name, "message": message} for message in _findings(path)]
-    if as_json:
-        _print(found)
-    for finding in found if not as_json else ():
-        typer.echo(finding["message"])
-    if not as_json:
-        typer.echo(f"{len(paths)} files read, {len(found)} with something to mend.")
-    raise typer.Exit(1 if found else 0)
+    """Say what migrations would lock, lose or break, and write the safe way beside it.
+
+    Works on any .sql file. Exit status 1 when a finding is at the blocking level.
+    """
+    from airlock import review
+    from airlock.lint import Policy, render
+
+    form = "json" if as_json else output
+    if rules:
+        typer.echo(render.rules_as_json() if form == "json" else render.rules())
+        return
+    project = _project_of(files, target)
+    chosen = project.target(target) if project and target else None
+    policy = review.policy(chosen.lint) if chosen else Policy()
+    known = _known(chosen, database)
+    found = review.review(files or (), project, policy, known, pg)
+    shown = {
+        "text": render.text,
+        "json": render.as_json,
+        "sarif": render.sarif,
+        "github": render.github,
+    }[form](found)
+    if shown:
+        typer.echo(shown)
+    if form == "text" and not files and known is None and project and not project.lint_after:
+        typer.echo("All were taken for one release. What is pending on a target: --target NAME")
+    raise typer.Exit(1 if found.blocks(policy.fail_on) else 0)
 
 
-def _findings(path: Path) -> list[str]:
+def _project_of(files: list[Path] | None, target: str | None) -> settings.Project | None:
+    """The project of this folder; files that are named need none."""
     try:
-        parsed = migration.read(path)
-    except AirlockError as error:
-        return [str(error)]
-    except OSError as error:
-        return [f"{path.name} cannot be read: {error.strerror}."]
-    header = {"Purpose": parsed.purpose, "Author": parsed.author, "Date": parsed.date}
-    missing = [name for name, value in header.items() if not value]
-    if missing:
-        return [f"{path.name} has no {', '.join(missing)} in its header. Add '-- {missing[0]}: …'."]
-    return []
+        path = settings.config_path()
+    except Refused:
+        if files and not target:
+            return None
+        raise
+    return settings.load(path)
+
+
+def _known(target: settings.Target | None, database: str | None) -> Known | None:
+    """What a database says, where one is named."""
+    from airlock.review import look
+
+    if database is not None:
+        url = database if "://" in database else settings.target(database).database_url
+    elif target is not None:
+        try:
+            url = target.database_url
+        except Refused as missing:
+            typer.echo(f"Sizes, and what is deployed, are not known. {missing}", err=True)
+            return None
+    else:
+        return None
+    return _run(look(url))
 
 
 @app.command()
@@ -202,9 +249,11 @@ def plan(
     """Show what a deploy would apply. Changes nothing."""
     from airlock.preview import preview
 
-    planned = _run(preview(settings.target(target), up_to=up_to))
+    chosen = settings.target(target)
+    planned = _run(preview(chosen, up_to=up_to))
+    found = _linted(chosen, planned) if planned.migrations else None
     if as_json:
-        _print(_plan_as_json(planned))
+        _print({**_plan_as_json(planned), "findings": len(found.findings) if found else 0})
         return
     typer.echo(f"{target} stands at {planned.head or 'nothing'}.")
     if not planned.migrations:
@@ -216,7 +265,18 @@ def plan(
         for segment in migration.script(each.forward):
             for statement in segment.statements:
                 typer.echo(f"      {statement.line:>4}  {statement.summary}{_apart(segment)}")
+    if found and found.findings:
+        from airlock.lint import render
+
+        said = f"Lint, by the text alone: {render.summary(found)}"
+        typer.echo(f"{said} With sizes: airlock lint --target {target}")
     typer.echo(f"Rehearse and apply them: airlock deploy {target}")
+
+
+def _linted(target: settings.Target, planned: Plan) -> Outcome:
+    from airlock import review
+
+    return review.review_plan(target, planned)
 
 
 def _apart(segment: Segment) -> str:

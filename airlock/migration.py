@@ -95,26 +95,31 @@ def read_file(path: Path) -> MigrationFile:
             f"{path.name} is not a migration's name; expected NNN_descriptive_name.sql in lower "
             "case, such as 011_deal_scores.sql. Rename it, or move it out of the folder."
         )
+    text = read_text(path)
+    return MigrationFile(
+        version=int(match["version"]),
+        name=match["name"],
+        path=path,
+        text=text,
+        checksum=hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+def read_text(path: Path) -> str:
+    """A file's SQL, without a byte order mark and with Unix line ends. Raises Refused."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise Refused(f"{path.name} cannot be read: {error.strerror}.") from error
     raw = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     try:
-        text = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise Refused(
             f"{path.name}, line {line}: byte 0x{raw[error.start]:02x} is not UTF-8. "
             "Save the file as UTF-8."
         ) from error
-    return MigrationFile(
-        version=int(match["version"]),
-        name=match["name"],
-        path=path,
-        text=text,
-        checksum=hashlib.sha256(raw).hexdigest(),
-    )
 
 
 def read(path: Path) -> Migration:

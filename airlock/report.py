@@ -15,6 +15,7 @@ from airlock.client.felt import Channel, Felt, Tally, shown_ms
 from airlock.effects import Effect, LockMode, StatementEffects
 from airlock.health import HealthVerdict
 from airlock.ledger import CUT_OFF, Deploy, Event, step_times
+from airlock.lint import exceptions
 from airlock.markdown import code, fenced, plain, table
 from airlock.pairing import Which
 from airlock.plan import AppliedMigration
@@ -225,6 +226,7 @@ def _facts(report: DeployReport) -> str:
         *_live(report),
         ("Rows kept", f"{report.kept_rows:,} in airlock.kept" if report.kept_rows else ""),
         ("Left out on request", _left_out(row)),
+        ("Exceptions from lint", _exceptions(row)),
         ("Snapshot", _snapshot(report)),
         (
             "Snapshot proved",
@@ -325,6 +327,18 @@ def _left_out(row: Deploy) -> str:
         return ""
     skipped = DeployRequest.model_validate_json(row.request).skip
     return f"{', '.join(skipped)} – {row.reason}" if skipped else ""
+
+
+def _exceptions(row: Deploy) -> str:
+    """How many rules the migrations let pass, with the reasons that they give."""
+    if row.kind != "deploy":
+        return ""
+    found = [
+        f"{each.rule} in {step.file}: {each.reason}"
+        for step in row.planned.migrations
+        for each in exceptions(step.forward)
+    ]
+    return f"{len(found)}: {'; '.join(found)}" if found else ""
 
 
 def _approval(row: Deploy) -> tuple[str, str]:

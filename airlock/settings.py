@@ -208,6 +208,14 @@ class MetricsSettings(_Section):
     push_url_env: str | None = None
 
 
+class LintSettings(_Section):
+    """What `airlock lint --target` makes of the rules. levels: by rule, where not its own."""
+
+    fail_on: Literal["info", "warning", "error", "never"] = "error"
+    levels: dict[str, Literal["off", "info", "warning", "error"]] = {}
+    large_rows: Annotated[int, Field(ge=0)] = 10_000
+
+
 class Target(_Section):
     """One environment: a database, a service, and the policy for both."""
 
@@ -232,6 +240,7 @@ class Target(_Section):
     # Table to the rule of each of its columns, or of the whole table.
     mask: dict[str, str | dict[str, MaskRule]] = {}
     metrics: MetricsSettings = MetricsSettings()
+    lint: LintSettings = LintSettings()
 
     @property
     def database_url(self) -> str:
@@ -288,6 +297,7 @@ class Project(_Section):
     migrations_dir: Path
     state_dir: Path
     targets: dict[str, Target]
+    lint_after: int = 0  # the last migration that lint need not judge
 
     def target(self, name: str) -> Target:
         """The target of that name. Raises Refused naming the ones there are."""
@@ -326,18 +336,27 @@ def load(path: Path | None = None) -> Project:
     root = path.parent
     migrations_dir = root / _text(path, raw, "migrations", "migrations")
     state_dir = root / _text(path, raw, "state_dir", ".airlock")
+    lint_after = raw.pop("lint_after", 0)
+    if not isinstance(lint_after, int) or isinstance(lint_after, bool) or lint_after < 0:
+        raise Refused(f"{path.name}: lint_after should be a migration's number. Mend that line.")
     targets = _tables(path, raw.pop("targets", {}))
     if raw:
         raise Refused(
             f"{path.name} has {', '.join(sorted(raw))} at its top; expected were "
-            "migrations, state_dir and [targets.NAME]. Check the spelling."
+            "migrations, state_dir, lint_after and [targets.NAME]. Check the spelling."
         )
     found = {
         name: _target(path, name, table, root, migrations_dir, state_dir)
         for name, table in targets.items()
     }
     _check_metrics_files(path, found)
-    return Project(root=root, migrations_dir=migrations_dir, state_dir=state_dir, targets=found)
+    return Project(
+        root=root,
+        migrations_dir=migrations_dir,
+        state_dir=state_dir,
+        targets=found,
+        lint_after=lint_after,
+    )
 
 
 def target(name: str) -> Target:

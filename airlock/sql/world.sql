@@ -25,11 +25,10 @@ SELECT pg_catalog.json_build_object(
             'key', r.key, 'name', r.name, 'kind', r.relkind,
             'unlogged', r.relpersistence = 'u',
             'rows', CASE WHEN r.reltuples < 0 THEN NULL ELSE r.reltuples::bigint END,
-            'bytes', CASE WHEN r.relkind IN ('r', 'm', 'p') THEN (
-                SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(t.relid))
-                FROM pg_catalog.pg_partition_tree(r.oid) AS t
-                UNION ALL SELECT pg_catalog.pg_total_relation_size(r.oid)
-                WHERE r.relkind = 'm' LIMIT 1) END,
+            'bytes', CASE WHEN r.relkind IN ('r', 'm') THEN pg_catalog.pg_total_relation_size(r.oid)
+                WHEN r.relkind = 'p' THEN (
+                    SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(t.relid))
+                    FROM pg_catalog.pg_partition_tree(r.oid) AS t) END,
             'of_type', (SELECT y.key FROM typed AS y WHERE y.oid = r.reloftype),
             'definition', CASE WHEN r.relkind IN ('v', 'm')
                 THEN pg_catalog.pg_get_viewdef(r.oid) END

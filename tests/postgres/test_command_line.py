@@ -42,6 +42,7 @@ async def test_the_reading_commands_before_and_after_a_deploy(project: Project, 
     assert "001_step  a test" in out
     assert "6  CREATE TABLE a (id int)\n" in out
     assert "7  CREATE INDEX CONCURRENTLY i ON a (id)  (outside a transaction)" in out
+    assert "Lint" not in out
     status, out, _ = await airlock("plan", "prod", "--json")
     (pending,) = json.loads(out)["pending"]
     assert pending["file"] == "001_step.sql"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from airlock import __main__ as command_line
-from airlock import settings
+from airlock import review, settings
 from airlock.errors import Broken, LeaseLost, Refused, Stranded, Transient
 from flows.__main__ import _status_of
 from tests.unit.test_alert import deploy
@@ -66,15 +66,25 @@ def test_a_description_without_letters_is_refused(folder: Path, airlock):
 
 def test_lint_names_each_file_with_something_to_mend(folder: Path, airlock):
     (folder / "001_good.sql").write_text(HEADER + GOOD)
-    (folder / "002_bare.sql").write_text(GOOD)
+    (folder / "002_bare.sql").write_text(GOOD.replace(" a ", " b ").replace(" a;", " b;"))
     (folder / "003_bad.sql").write_text(HEADER + "SELEKT 1;")
+    (folder / "004_one_way.sql").write_text(HEADER + "SELECT 1;")
+    (folder / "misnamed.sql").write_text(GOOD)
     status, out, _ = airlock("lint")
     assert status == 1
-    assert "002_bare.sql has no Purpose, Author, Date in its header" in out
-    assert "003_bad.sql, line 4:" in out
-    assert "3 files read, 2 with something to mend." in out
+    assert "002_bare.sql:1  error  header" in out
+    assert "002_bare.sql has no Purpose, Author, Date in its header." in out
+    assert "003_bad.sql:4  error  syntax" in out
+    assert "004_one_way.sql has no ROLLBACK NOTES." in out
+    assert "misnamed.sql is not a migration's name" in out
+    assert "5 files, 4 findings (4 errors)." in out
     status, out, _ = airlock("lint", "--json")
-    assert [each["file"] for each in json.loads(out)] == ["002_bare.sql", "003_bad.sql"]
+    assert [(Path(each["file"]).name, each["rule"]) for each in json.loads(out)] == [
+        ("002_bare.sql", "header"),
+        ("003_bad.sql", "syntax"),
+        ("004_one_way.sql", "file"),
+        ("misnamed.sql", "file"),
+    ]
 
 
 def test_lint_of_good_files_is_done(folder: Path, airlock):
@@ -88,6 +98,73 @@ def test_lint_of_a_file_that_is_not_there_says_so(folder: Path, airlock):
     status, out, _ = airlock("lint", str(folder / "009_gone.sql"))
     assert status == 1
     assert "009_gone.sql cannot be read" in out
+
+
+def test_lint_reads_any_sql_file_without_a_project(tmp_path: Path, airlock, monkeypatch):
+    monkeypatch.delenv(settings.CONFIG_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "change.sql").write_text("BEGIN;\nTRUNCATE deals;\nCOMMIT;\n")
+    for named in ("sub/change.sql", "sub"):
+        status, out, _ = airlock("lint", named, "--format", "json")
+        assert status == 1
+        assert [(each["file"], each["line"], each["rule"]) for each in json.loads(out)] == [
+            ("sub/change.sql", 2, "truncate")
+        ]
+    status, _, err = airlock("lint")
+    assert status == 1
+    assert "No airlock.toml" in err
+
+
+def test_lint_says_which_migrations_are_history(folder: Path, airlock):
+    (folder / "001_a.sql").write_text(HEADER + GOOD.replace("id int", "id int PRIMARY KEY"))
+    (folder / "002_i.sql").write_text(
+        HEADER + "CREATE INDEX i ON a (id);\n-- ROLLBACK NOTES\n-- DROP INDEX i;\n"
+    )
+    status, out, _ = airlock("lint")
+    assert (status, "key-32-bit" in out, "index-not-concurrent" in out) == (0, True, False)
+    assert "All were taken for one release" in out
+    config = folder.parent / "airlock.toml"
+    config.write_text("lint_after = 1\n" + config.read_text())
+    status, out, _ = airlock("lint")
+    assert (status, "key-32-bit" in out, "index-not-concurrent" in out) == (1, False, True)
+    assert "1 file, 1 finding (1 error), 1 older file not judged." in out
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("", 1),
+        ('fail_on = "never"', 0),
+        ('levels = { truncate = "warning" }', 0),
+        ('levels = { truncate = "info" }\nfail_on = "info"', 1),
+        ('levels = { truncate = "off" }\nfail_on = "info"', 0),
+    ],
+)
+def test_a_target_decides_what_blocks(folder: Path, said: str, status: int):
+    config = folder.parent / "airlock.toml"
+    config.write_text(f"{config.read_text()}\n[targets.prod.lint]\n{said}\n")
+    policy = review.policy(settings.target("prod").lint)
+    path = folder.parent / "change.sql"
+    path.write_text("TRUNCATE deals;\n")
+    found = review.review([path], settings.load(), policy, None, 16)
+    assert found.blocks(policy.fail_on) == bool(status)
+
+
+def test_a_level_for_a_rule_that_is_not_there_is_refused(folder: Path, airlock):
+    config = folder.parent / "airlock.toml"
+    config.write_text(config.read_text() + '[targets.prod.lint]\nlevels = { trunkate = "off" }\n')
+    status, _, err = airlock("lint", "--target", "prod")
+    assert status == 1
+    assert "trunkate, and there is no such rule" in err
+
+
+def test_lint_lists_its_rules_and_knows_four_formats(folder: Path, airlock):
+    (folder / "001_bad.sql").write_text("TRUNCATE deals;")
+    assert "index-not-concurrent" in airlock("lint", "--rules")[1]
+    assert airlock("lint", "--format", "github")[1].startswith("::error file=")
+    assert json.loads(airlock("lint", "--format", "sarif")[1])["version"] == "2.1.0"
+    assert airlock("lint", "--format", "xml")[0] == 1
 
 
 @pytest.mark.parametrize(

@@ -533,6 +533,23 @@ SNAPSHOT = Snapshot(
             "smoke, bake – halts",
         ),
         (
+            {
+                "plan": record.dump(
+                    replace(
+                        PLAN,
+                        migrations=(
+                            replace(
+                                STEP,
+                                forward="-- airlock: allow truncate because a | b\nTRUNCATE a;",
+                            ),
+                        ),
+                    )
+                )
+            },
+            "Exceptions from lint",
+            "1: truncate in 011_scores.sql: a \\| b",
+        ),
+        (
             {"approval": asked(decision="approved", name="Eve", reason="read it")},
             "Approved by",
             "Eve – read it",
