@@ -151,7 +151,8 @@ async def test_a_change_that_the_shortened_alert_does_not_show_is_told_all_the_s
 
 async def test_drift_is_told_on_a_ledger_of_the_first_version(project, conn, lease):
     await conn.execute(
-        "DELETE FROM airlock.ledger WHERE version = 2; DROP TABLE airlock.delivery;"
+        "DELETE FROM airlock.ledger WHERE version > 1; DROP TABLE airlock.delivery, airlock.client,"
+        " airlock.client_row, airlock.backfill_batch, airlock.backfill;"
         " ALTER TABLE airlock.alert ALTER deploy SET NOT NULL, ADD attempts integer,"
         " ADD last_error text; ALTER TABLE airlock.deploy DROP kind, DROP flow_run, DROP run_url,"
         " DROP approval, DROP refresh, DROP aftermath"

@@ -6,7 +6,7 @@ from airlock.postgres import connect
 from tests.effects.forms import disagreements, forms, measure, prepare, read_table, show
 
 # As many as a test run can bear; make effects runs them all.
-EVERY = 6
+EVERY = 12
 
 
 async def test_the_server_does_what_the_table_says_and_what_was_predicted(pg_of):

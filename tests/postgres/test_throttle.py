@@ -39,7 +39,7 @@ async def test_a_batch_grows_into_its_time_and_shrinks_out_of_it(conn: Conn):
 
 async def test_it_waits_until_clients_do_not(conn: Conn, caplog):
     waits = iter([None, 2000.0, 1500.0, 20.0])
-    work = Throttle(limits=BackfillSettings(rest=0), stall_ms=lambda: next(waits))
+    work = Throttle(limits=BackfillSettings(batch_ms=200, rest=0), stall_ms=lambda: next(waits))
     caplog.set_level(logging.INFO, "airlock.throttle")
     await work.rest(conn, 0.2)
     assert (work.size(5000), caplog.text) == (1000, "")
