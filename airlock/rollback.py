@@ -89,6 +89,12 @@ async def _reverse(
     undone: list[str] = []
     await sessions.end_earlier(conn, lease)
     rows = await ledger.migrations_of(conn, lease.deploy)
+    # One for all: what it waited for in vain, the next migration does not wait for again.
+    throttle = Throttle(
+        limits=target.backfill,
+        stall_ms=partial(client.recent, target, lease.deploy),
+        insists=True,
+    )
     for row in reversed([row for row in rows if row.state != "rolled_back"]):
         if versions is None or row.version in versions:
             runner = Runner(
@@ -96,11 +102,7 @@ async def _reverse(
                 conn=conn,
                 lease=lease,
                 budget=target.budget,
-                throttle=Throttle(
-                    limits=target.backfill,
-                    stall_ms=partial(client.recent, target, lease.deploy),
-                    insists=True,
-                ),
+                throttle=throttle,
             )
             keep = Keep(
                 lease=lease,

@@ -63,7 +63,8 @@ class Lag:
 class Throttle:
     """Looks at standbys and clients between two batches.
 
-    insists: whether it goes on when a wait was in vain, as the way back does.
+    insists: whether it goes on when a wait was in vain, as the way back does. What was waited for
+        in vain is not waited for again until it has recovered: that may need the way back.
     """
 
     limits: BackfillSettings
@@ -71,6 +72,7 @@ class Throttle:
     insists: bool = False
     _size: float = field(default=1000.0, init=False)
     _lag: Lag = field(default_factory=Lag, init=False)
+    _in_vain: bool = field(default=False, init=False)
 
     def size(self, batch: int) -> int:
         """How many rows the next batch may walk; ``batch`` at most."""
@@ -90,6 +92,8 @@ class Throttle:
         deadline = time.monotonic() + self.limits.max_wait_s
         told_at = 0.0
         while reason := await self._reason(conn):
+            if self._in_vain:
+                return
             now = time.monotonic()
             if now - told_at >= TELL_S:
                 log.info("Waiting: %s", reason)
@@ -98,6 +102,7 @@ class Throttle:
                 self._give_up(reason)
                 return
             await asyncio.sleep(LOOK_S)
+        self._in_vain = False
 
     async def _reason(self, conn: Conn) -> str:
         """Why the next batch has to wait; empty where it need not."""
@@ -120,4 +125,5 @@ class Throttle:
                 f"The backfill waits: {waited}. What is done is kept. Look at the standby and the "
                 "load; the next try goes on where this one stopped."
             )
+        self._in_vain = True
         log.warning("The way back goes on: %s", waited)

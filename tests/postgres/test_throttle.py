@@ -56,6 +56,17 @@ async def test_it_gives_up_in_time_and_the_way_back_does_not(conn: Conn, caplog)
     assert "The way back goes on: after 0.05 s still a client" in caplog.text
 
 
+async def test_the_way_back_waits_once_for_who_does_not_recover(conn: Conn, caplog):
+    waits = iter([2000.0, 2000.0, 2000.0, 20.0, 2000.0, 20.0])
+    limits = BackfillSettings(rest=0, max_wait_s=0.001)
+    work = Throttle(limits=limits, stall_ms=lambda: next(waits), insists=True)
+    for _ in range(2):
+        await work.rest(conn, 0)
+    assert caplog.text.count("The way back goes on") == 1
+    await work.rest(conn, 0)
+    assert next(waits) == 20.0, "who does not recover is looked at once after each batch"
+
+
 async def test_a_backfill_that_gave_up_goes_on_later(project: Project, conn: Conn):
     lease, step = await count_up(project, conn)
     stalled = Throttle(limits=HASTY, stall_ms=lambda: 2000.0)
