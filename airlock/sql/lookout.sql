@@ -20,11 +20,12 @@ tables AS (
 ),
 held AS (
     SELECT s.pid, wanted.relation,
+        -- Indexes and parents of partitions have no age: theirs is the greatest there is.
         bool_or(s.kind = 'autovacuum worker' AND (
             s.query LIKE '%(to prevent wraparound)'
-            OR pg_catalog.age(c.relfrozenxid)
+            OR c.relfrozenxid <> '0' AND pg_catalog.age(c.relfrozenxid)
                 > pg_catalog.current_setting('autovacuum_freeze_max_age')::integer
-            OR pg_catalog.mxid_age(c.relminmxid)
+            OR c.relminmxid <> '0' AND pg_catalog.mxid_age(c.relminmxid)
                 > pg_catalog.current_setting('autovacuum_multixact_freeze_max_age')::integer
         )) AS is_wraparound
     FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]))

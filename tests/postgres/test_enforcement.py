@@ -16,7 +16,7 @@ from airlock import deploy as steps
 from airlock.apply import Runner
 from airlock.effects import Effect, LockMode, StatementEffects
 from airlock.errors import Broken, Refused, Transient
-from airlock.lookout import conflicting
+from airlock.lookout import conflicting, look
 from airlock.postgres import Conn, connect
 from airlock.request import DeployRequest
 from airlock.settings import Budget
@@ -217,6 +217,38 @@ async def test_who_runs_one_statement_after_another_is_not_taken_for_idle(projec
         assert await journal(project, "blocker") == []
 
 
+async def test_who_is_hidden_is_not_ended_for_another_transaction_than_was_in_the_way(
+    project: Project,
+):
+    await project.execute(DEALS)
+    project.write(1, *ALTER)
+    async with connect(project.database.superuser_url) as superuser:
+        await superuser.execute("CREATE ROLE theirs LOGIN; GRANT pg_signal_backend TO owner")
+        await superuser.execute("GRANT SELECT ON deals TO theirs")
+    theirs = project.url.replace("owner@", "theirs@")
+    try:
+        async with reading(theirs) as reader:
+
+            async def work() -> None:
+                while True:
+                    await reader.execute("SELECT pg_sleep(0.2); COMMIT; BEGIN; SELECT FROM deals")
+
+            working = asyncio.create_task(work())
+            with contextlib.suppress(Transient):
+                await apply_first(
+                    project, tries=8, pause_ms=1, blockers="terminate", blocker_state="any"
+                )
+            assert not working.done()
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
+    finally:
+        async with connect(project.database.superuser_url) as superuser:
+            await superuser.execute("REVOKE pg_signal_backend FROM owner; DROP OWNED BY theirs")
+            await superuser.execute("DROP ROLE theirs")
+    assert await journal(project, "blocker") == []
+
+
 async def test_a_role_that_may_not_end_it_says_so_once_and_waits(project: Project):
     await project.execute(DEALS)
     project.write(1, *ALTER)
@@ -253,6 +285,10 @@ async def test_an_autovacuum_is_passed_without_the_right_to_lower_deadlock_timeo
     project.write(1, *ALTER)
     async with connect(project.database.superuser_url) as superuser:
         await _until_vacuumed(superuser)
+        # The index has no age, and so the greatest there is.
+        names = ("public.deals", "public.deals_pkey")
+        found = await look(superuser, dict.fromkeys(names, LockMode.ACCESS_EXCLUSIVE))
+        assert not any(each.is_wraparound for each in found)
     caplog.set_level("INFO", "airlock.patience")
     await apply_first(project, tries=6, lock_timeout_ms=200)
     assert "waits for process" in caplog.text
