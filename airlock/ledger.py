@@ -20,7 +20,7 @@ import asyncpg
 from airlock import holder, postgres, record, settings
 from airlock.aftermath import Aftermath
 from airlock.catalogue import Catalogue
-from airlock.errors import AirlockError, LeaseLost, Refused
+from airlock.errors import AirlockError, LeaseLost, Refused, Transient
 from airlock.migration import Migration, label
 from airlock.plan import AppliedMigration, Plan
 from airlock.postgres import Conn, quote_ident
@@ -39,6 +39,8 @@ SILENT_S = 30.0
 REOPENED = "reopen"
 # And where its runner had left it open, without an outcome that anybody was told.
 CUT_OFF = "cut_off"
+# How long an upgrade of the ledger's tables waits for whoever has them.
+UPGRADE_LOCK_MS = 5000
 
 State = Literal[
     "planned",
@@ -288,7 +290,10 @@ async def version(conn: Conn) -> int:
 
 
 async def ensure(conn: Conn) -> None:
-    """Create or upgrade the ledger's tables; nothing when they are current."""
+    """Create or upgrade the ledger's tables; nothing when they are current.
+
+    Raises Transient where somebody, such as a dump, keeps them from being changed.
+    """
     found = await version(conn)
     if found == VERSION:
         return
@@ -299,6 +304,8 @@ async def ensure(conn: Conn) -> None:
         )
     try:
         async with conn.transaction():
+            # Whoever reads the ledger waits behind an upgrade that waits.
+            await conn.execute(f"SET LOCAL lock_timeout = {UPGRADE_LOCK_MS}")
             for number in range(found + 1, VERSION + 1):
                 await conn.execute(postgres.query(f"ledger_{number}"))
     except asyncpg.InsufficientPrivilegeError as error:
@@ -307,6 +314,12 @@ async def ensure(conn: Conn) -> None:
         raise Refused(
             f"The ledger cannot be created: {error}. As the database's owner run: "
             f"GRANT CREATE ON DATABASE {quote_ident(database)} TO {quote_ident(role)};"
+        ) from error
+    except asyncpg.LockNotAvailableError as error:
+        raise Transient(
+            f"The ledger of version {found} could not be upgraded: for {UPGRADE_LOCK_MS / 1000:g} s "
+            "somebody else had its tables, as a dump has. Nothing changed. Wait until that is over "
+            "(pg_stat_activity), then run the same command again."
         ) from error
     except (
         asyncpg.DuplicateSchemaError,

@@ -50,6 +50,18 @@ async def test_one_of_a_newer_version_is_refused(conn):
         await ledger.ensure(conn)
 
 
+async def test_an_upgrade_waits_for_a_dump_only_so_long(project: Project, conn, monkeypatch):
+    monkeypatch.setattr(ledger, "UPGRADE_LOCK_MS", 50)
+    await conn.execute(postgres.query("ledger_1") + postgres.query("ledger_2"))
+    async with connect(project.url) as dump, asyncio.timeout(20):
+        await dump.execute("BEGIN; LOCK TABLE airlock.deploy IN ACCESS SHARE MODE")
+        with pytest.raises(Transient, match="version 2 could not be upgraded.*as a dump has"):
+            await ledger.ensure(conn)
+        await dump.execute("ROLLBACK")
+        await ledger.ensure(conn)
+    assert await ledger.version(conn) == ledger.VERSION
+
+
 async def test_a_role_that_may_not_create_it_is_told_the_grant(project: Project):
     database = project.database
     async with connect(database.superuser_url) as superuser:
