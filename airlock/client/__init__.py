@@ -22,8 +22,9 @@ __all__ = ["Felt", "beside", "command", "read", "recent"]
 
 log = logging.getLogger(__name__)
 
-# How long a probe may take to write down what it saw, in seconds.
+# How long a probe may take to write down what it saw, and to be gone when it is killed, in seconds.
 ENDS_S = 6.0
+GONE_S = 5.0
 
 
 def command(lease: Lease) -> list[str]:
@@ -75,21 +76,32 @@ async def _start(lease: Lease) -> Process | None:
             start_new_session=True,
         )
     except Exception as error:  # noqa: BLE001 – see beside
-        await _note(lease, f"the probe did not start: {error or type(error).__name__}")
+        await _note(lease, f"the probe did not start: {str(error) or type(error).__name__}")
         return None
 
 
 async def _end(lease: Lease, process: Process) -> None:
     try:
+        said = await _last_words(process)
+        if process.returncode != 0:
+            lines = said.decode(errors="replace").strip().splitlines()[-1:]
+            await _note(lease, f"the probe ended with {process.returncode}: {''.join(lines)}")
+    except Exception as error:  # noqa: BLE001 – see beside
+        await _note(
+            lease, f"how the probe ended is not known: {str(error) or type(error).__name__}"
+        )
+
+
+async def _last_words(process: Process) -> bytes:
+    try:
         async with asyncio.timeout(ENDS_S):
             # An input, or it would not be closed.
-            _, said = await process.communicate(b"")
+            return (await process.communicate(b""))[1]
     except TimeoutError:
         process.kill()
-        _, said = await process.communicate()
-    if process.returncode != 0:
-        lines = said.decode(errors="replace").strip().splitlines()[-1:]
-        await _note(lease, f"the probe ended with {process.returncode}: {''.join(lines)}")
+        # Who waits for a disk that is gone does not end even so.
+        async with asyncio.timeout(GONE_S):
+            return (await process.communicate())[1]
 
 
 async def _note(lease: Lease, why: str, *, level: int = logging.WARNING) -> None:

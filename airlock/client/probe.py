@@ -212,7 +212,8 @@ class Probe:
 
     async def _tell(self) -> None:
         """Let whoever asks on this machine know how long clients wait at this moment."""
-        with waits.writing(self._file) as write:
+        # Where the disk is full nobody is told, and it is measured all the same.
+        with suppress(OSError), waits.writing(self._file) as write:
             while True:
                 await asyncio.sleep(_TICK_S)
                 now = time.monotonic()

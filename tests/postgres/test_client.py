@@ -184,6 +184,40 @@ async def test_a_probe_that_cannot_start_fails_nothing_and_the_ledger_says_why(
     )
 
 
+async def test_a_probe_that_does_not_end_even_killed_is_left_and_fails_nothing(
+    project: Project, monkeypatch, caplog
+):
+    caplog.set_level(logging.ERROR, logger="airlock.client")
+    monkeypatch.setattr(client, "ENDS_S", 0.1)
+    monkeypatch.setattr(client, "GONE_S", 0.1)
+    lease = await project.begin()
+    # What it started has its last words' pipe, and lives on.
+    stuck = (
+        "import subprocess as s, time; s.Popen(['sleep', '1.5'], stdout=s.DEVNULL); time.sleep(9)"
+    )
+    monkeypatch.setattr(client, "command", lambda lease: [sys.executable, "-c", stuck])
+    async with client.beside(lease), asyncio.timeout(60):
+        await asyncio.sleep(0.5)
+    said = (await measured(project, lease)).sentence
+    assert said == "Not measured: how the probe ended is not known: TimeoutError"
+    # Until nobody has the pipe any more.
+    await asyncio.sleep(1.5)
+
+
+async def test_a_full_disk_does_not_end_the_measuring(project: Project, monkeypatch):
+    (project.target.state_dir / "prod").mkdir(parents=True)
+    # No folder can be made there.
+    (project.target.state_dir / "prod" / "client").touch()
+    lease = await project.begin()
+    async with client.beside(lease):
+        await until(lambda: probes(lease))
+        await asyncio.sleep(1.5)
+        assert waits_ms(project, lease) == -1
+        assert len(probes(lease)) == 1
+    felt = await measured(project, lease)
+    assert felt.requests > 0
+
+
 async def test_no_probe_runs_where_the_settings_say_so(project: Project):
     with (project.root / settings.CONFIG_NAME).open("a") as config:
         config.write("[targets.prod.probe]\nenabled = false\n")
