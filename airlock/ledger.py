@@ -317,8 +317,8 @@ async def ensure(conn: Conn) -> None:
         ) from error
     except asyncpg.LockNotAvailableError as error:
         raise Transient(
-            f"The ledger of version {found} could not be upgraded: for {UPGRADE_LOCK_MS / 1000:g} s "
-            "somebody else had its tables, as a dump has. Nothing changed. Wait until that is over "
+            f"The ledger of version {found} could not be upgraded: somebody else had its tables for "
+            f"{UPGRADE_LOCK_MS / 1000:g} s, as a dump has. Nothing changed. Wait until that is over "
             "(pg_stat_activity), then run the same command again."
         ) from error
     except (
