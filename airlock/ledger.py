@@ -317,9 +317,9 @@ async def ensure(conn: Conn) -> None:
         ) from error
     except asyncpg.LockNotAvailableError as error:
         raise Transient(
-            f"The ledger of version {found} could not be upgraded: somebody else had its tables for "
-            f"{UPGRADE_LOCK_MS / 1000:g} s, as a dump has. Nothing changed. Wait until that is over "
-            "(pg_stat_activity), then run the same command again."
+            f"The ledger of version {found} could not be upgraded: somebody else had its tables, "
+            f"as a dump has, for {UPGRADE_LOCK_MS / 1000:g} s. Nothing changed. Wait until that is "
+            "over (pg_stat_activity), then run the same command again."
         ) from error
     except (
         asyncpg.DuplicateSchemaError,

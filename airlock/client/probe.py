@@ -189,8 +189,11 @@ class Probe:
             else:
                 meter.since = None
             # A database that comes up again is not to be stormed.
-            is_service = meter.way.kind.startswith("service")
-            return self._interval_s * (1 if is_service else min(5, 1 + meter.failures))
+            if meter.way.kind.startswith("service"):
+                return self._interval_s
+            # What never answered will hardly do so now, and each try is a line in the server's log.
+            known_s = self._interval_s * min(5, 1 + meter.failures)
+            return known_s if meter.is_known else _ABSENT_S
         self._see(meter, meter.since, "answered")
         meter.is_known, meter.failures, meter.since = True, 0, None
         return self._interval_s

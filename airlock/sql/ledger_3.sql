@@ -44,6 +44,8 @@ CREATE TABLE airlock.client (
 COMMENT ON TABLE airlock.client IS 'One row per probe: what it saw beside one runner of a deploy, in short';
 CREATE TABLE airlock.client_row (n bigint NOT NULL);
 COMMENT ON TABLE airlock.client_row IS 'The one row that the probe reads and writes, and nobody else';
+-- Without a key that never changes, a table in a publication of all tables could not be written.
+ALTER TABLE airlock.client_row REPLICA IDENTITY FULL;
 INSERT INTO airlock.client_row (n) VALUES (0);
 
 INSERT INTO airlock.ledger (version) VALUES (3);

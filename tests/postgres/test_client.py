@@ -218,6 +218,17 @@ async def test_a_full_disk_does_not_end_the_measuring(project: Project, monkeypa
     assert felt.requests > 0
 
 
+async def test_its_own_table_can_be_written_where_all_tables_are_published(project: Project):
+    lease = await project.begin()
+    async with connect(project.database.superuser_url) as superuser:
+        await superuser.execute("CREATE PUBLICATION everything FOR ALL TABLES")
+    async with client.beside(lease):
+        await until(lambda: waits_ms(project, lease) > 0)
+    own = channel(await measured(project, lease), "database write", "Airlock's own table")
+    assert own.why_not == ""
+    assert own.before.requests > 0
+
+
 async def test_no_probe_runs_where_the_settings_say_so(project: Project):
     with (project.root / settings.CONFIG_NAME).open("a") as config:
         config.write("[targets.prod.probe]\nenabled = false\n")
