@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from airlock import settings
+from airlock import postgres, settings
 from airlock.client import waits
 from airlock.client.probe import Probe
 from airlock.errors import AirlockError
@@ -37,7 +37,7 @@ def main() -> int:
     target, deploy, fence = sys.argv[1:]
     try:
         asyncio.run(run(target, int(deploy), int(fence)))
-    except (AirlockError, OSError, TimeoutError) as error:
+    except (AirlockError, OSError, TimeoutError, *postgres.DRIVER_ERRORS) as error:
         sys.stderr.write(f"{' '.join(str(error).split()) or type(error).__name__}\n")
         return 1
     return 0

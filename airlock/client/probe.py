@@ -44,6 +44,8 @@ _LAST_WORDS_S = 2.0
 _ABSENT_S = 1.0
 _WARM_S = 1.0
 _AWAY_S = 2.0
+# Less: the server has to give up first, or a table that is kept would gather a session per try.
+_CONTROL_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +323,7 @@ async def _control(target: Target) -> AsyncGenerator[Conn]:
         url, purpose="client ledger", timeout_s=_AWAY_S, limit_s=_AWAY_S
     ) as conn:
         await postgres.stay_connected(conn)
+        await conn.execute(f"SET statement_timeout = {round(_CONTROL_S * 1000)}")
         yield conn
 
 

@@ -229,6 +229,19 @@ async def test_its_own_table_can_be_written_where_all_tables_are_published(proje
     assert own.before.requests > 0
 
 
+async def test_a_table_of_the_ledger_that_is_kept_gathers_no_sessions(project: Project):
+    lease = await project.begin()
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'airlock client ledger'"
+    async with client.beside(lease), connect(project.url) as other:
+        await until(lambda: waits_ms(project, lease) > 0)
+        await other.execute("BEGIN; LOCK airlock.deploy, airlock.client")
+        # Two tries, and the beginning of a third.
+        await asyncio.sleep(5.5)
+        assert await other.fetchval(ours) <= 1
+        await other.execute("ROLLBACK")
+    assert (await measured(project, lease)).parts[0].is_whole
+
+
 async def test_no_probe_runs_where_the_settings_say_so(project: Project):
     with (project.root / settings.CONFIG_NAME).open("a") as config:
         config.write("[targets.prod.probe]\nenabled = false\n")
