@@ -58,7 +58,10 @@ async def going(
     """
     async with contextlib.AsyncExitStack() as stack:
         connected = [
-            await stack.enter_async_context(postgres.connect(url, purpose="rehearsal traffic"))
+            await stack.enter_async_context(
+                # What waits for long is what is measured.
+                postgres.connect(url, purpose="rehearsal traffic", limit_s=postgres.TABLES_S)
+            )
             for _ in range(sessions)
         ]
         tables = await _tables(connected[0], relations) if connected else ()

@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from airlock import binaries, lock_budget, report, restraint
+from airlock import binaries, lock_budget, postgres, report, restraint, traffic
 from airlock import deploy as steps
 from airlock.apply import Runner
 from airlock.blockers import Blockers
@@ -101,6 +101,22 @@ async def test_light_traffic_on_the_clone_says_how_long_it_waited(project: Proje
     assert new.waited_ms is not None
     read = await steps.read_report(project.target, lease.deploy)
     assert "ms, while 001_score was applied" in report.markdown(read)
+
+
+async def test_light_traffic_waits_for_longer_than_a_call_of_ours_may_take(
+    project: Project, monkeypatch
+):
+    await project.execute(DEALS)
+    monkeypatch.setattr(postgres, "CALL_S", 0.2)
+    async with (
+        connect(project.url, limit_s=60) as holder,
+        traffic.going(project.url, ["public.deals"], 1) as load,
+    ):
+        assert load is not None
+        await holder.execute("BEGIN; LOCK deals")
+        await asyncio.sleep(0.6)
+        await holder.execute("ROLLBACK")
+        assert load.take() > 400
 
 
 HARMLESS = {
