@@ -8,14 +8,14 @@ from prefect.tasks import exponential_backoff
 
 from airlock import refresh
 from airlock.ledger import Lease
-from tasks.policy import is_transient
+from tasks.policy import BACKFILL_S, is_transient
 
 
 @task(
     retries=2,
     retry_delay_seconds=exponential_backoff(2),
     retry_condition_fn=is_transient,
-    timeout_seconds=21600,
+    timeout_seconds=BACKFILL_S,
     cache_policy=NO_CACHE,
     task_run_name="migrate_copy {lease.target}",
 )
