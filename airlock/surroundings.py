@@ -49,11 +49,16 @@ def _read_relations(found: dict[str, Any], world: World) -> None:
             rows=row["rows"],
             size_bytes=row["bytes"],
             of=row["of_type"],
+            partition_key=tuple(row["partition_key"] or ()),
             definition=row["definition"],
         )
-    for key, name, kind, text, not_null, has_default in found["columns"] or ():
+    for key, name, kind, text, not_null, has_default, virtual in found["columns"] or ():
         world.relations[key].columns[name] = Column(
-            name=name, type=from_catalogue(kind, text), not_null=not_null, has_default=has_default
+            name=name,
+            type=from_catalogue(kind, text),
+            not_null=not_null,
+            has_default=has_default,
+            virtual=virtual,
         )
     for child, parent, default in found["parents"] or ():
         if child in world.relations:

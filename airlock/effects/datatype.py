@@ -123,6 +123,9 @@ def needs_rewrite(
         return needs_rewrite(domain.base, new, domains, time_zone)
     if {old.name, new.name} == {"timestamp", "timestamptz"}:
         return _shifts(old, new, time_zone)
+    if old.array and new.array:
+        # Elements are converted one by one, unless nothing at all is to be done.
+        return old.name != new.name or (bool(new.mods) and old.mods != new.mods)
     if old.array == new.array and (old.name == new.name or (old.name, new.name) in _SAME_BYTES):
         return not _fits(old, new)
     # Extensions bring types of their own, some of which are the same bytes as others.

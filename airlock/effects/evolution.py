@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from airlock.effects.datatype import Domain
 from airlock.effects.expressions import as_not_null, columns_of
 from airlock.effects.names import listed, names_of
-from airlock.effects.world import Column, Constraint, Index, Relation, World
+from airlock.effects.world import TEMPORARY, Column, Constraint, Index, Relation, World
 from airlock.syntax import Node, Statement, walk
 
 _LETTERS = {
@@ -40,6 +40,8 @@ def _create_table(node: Node, world: World) -> None:
     if relation is None:
         return
     relation.kind = "partitioned table" if "partspec" in node else "table"
+    parts = [each["PartitionElem"] for each in node.get("partspec", {}).get("partParams", [])]
+    relation.partition_key = tuple(each.get("name", "") for each in parts)
     relation.unlogged = node["relation"].get("relpersistence") == "u"
     if "ofTypename" in node:
         relation.of = world.type_of(node["ofTypename"]).name
@@ -54,9 +56,19 @@ def _create_table(node: Node, world: World) -> None:
         constraint.valid = True
 
 
+def _create_foreign_table(node: Node, world: World) -> None:
+    _create_table(node["base"], world)
+    relation = world.relations.get(world.key(node["base"]["relation"]))
+    if relation is not None and relation.new:
+        relation.kind = "foreign table"
+        for index in list(relation.indexes.values()):
+            _drop_index(index, world)
+
+
 def _new_relation(range_var: Node, world: World) -> Relation | None:
     """A relation that did not exist; None where IF NOT EXISTS finds one."""
     schema = range_var.get("schemaname") or next(iter(world.search_path), "public")
+    schema = TEMPORARY if range_var.get("relpersistence") == "t" else schema
     key = f"{schema}.{range_var['relname']}"
     if key in world.relations and world.relations[key].known:
         return None
@@ -111,6 +123,7 @@ def _add_column(column: Node, relation: Relation, world: World) -> None:
         constraint = each["Constraint"]
         kind = constraint["contype"]
         made.not_null = made.not_null or kind in ("CONSTR_NOTNULL", "CONSTR_IDENTITY")
+        made.virtual = made.virtual or constraint.get("generated_kind") == "v"
         made.has_default = made.has_default or kind in ("CONSTR_DEFAULT", "CONSTR_GENERATED")
         _add_constraint(constraint, relation, world, column=name)
 
@@ -242,7 +255,8 @@ def _create_function(node: Node, world: World) -> None:
     name = listed(node["funcname"])[-1]
     options = {each["DefElem"]["defname"]: each["DefElem"] for each in node.get("options", [])}
     said = options.get("volatility", {}).get("arg", {}).get("String", {}).get("sval", "volatile")
-    world.functions[name] = said[0]
+    is_sql = options.get("language", {}).get("arg", {}).get("String", {}).get("sval") == "sql"
+    world.functions[name] = "u" if is_sql and said == "volatile" else said[0]
     world.own_functions.add(name)
 
 
@@ -506,6 +520,7 @@ _HANDLERS: dict[str, Callable[[Node, World], None]] = {
     "CompositeTypeStmt": _create_type,
     "CreateDomainStmt": _create_domain,
     "CreateEnumStmt": _create_type,
+    "CreateForeignTableStmt": _create_foreign_table,
     "CreateFunctionStmt": _create_function,
     "CreateStatsStmt": _create_statistics,
     "CreateStmt": _create_table,

@@ -61,7 +61,8 @@ def is_volatile(expression: object, world: World) -> bool | None:
 def _volatility(function: tuple[str, str], world: World) -> str | None:
     schema, name = function
     if schema != "pg_catalog" and name in world.functions:
-        return world.functions[name]
+        found = world.functions[name]
+        return None if found == "u" else found
     if name in _VOLATILE or (name in _VOLATILE_ELSEWHERE and not world.complete):
         return "v"
     # A complete world has told of all that is not PostgreSQL's own or is volatile.

@@ -21,6 +21,7 @@ Kind = Literal[
     "composite type",
 ]
 
+TEMPORARY = "pg_temp"
 _PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 
 
@@ -32,6 +33,7 @@ class Column:
     type: Type | None = None
     not_null: bool = False
     has_default: bool = False
+    virtual: bool = False  # generated, and not stored
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,6 +82,7 @@ class Relation:
 
     known: whether its columns, indexes and constraints are. of: the composite type it is made of.
     definition, query: of a view, its SELECT, as text or as a tree.
+    partition_key: the columns by which it is partitioned, "" for an expression.
     reads: of a view, the columns that it reads by relation.
     triggers: the function that each runs.
     """
@@ -97,6 +100,7 @@ class Relation:
     query: Node | None = None
     partition_of: str | None = None
     default_partition: bool = False
+    partition_key: tuple[str, ...] = ()
     parents: list[str] = field(default_factory=list[str])
     columns: dict[str, Column] = field(default_factory=dict[str, Column])
     indexes: dict[str, Index] = field(default_factory=dict[str, Index])
@@ -115,8 +119,9 @@ class World:
 
     major: the server's version. complete: read from a database; otherwise a relation that is not
         known is taken for an existing table of which nothing is known.
-    functions: the volatility (``i``, ``s``, ``v``) of those that are not PostgreSQL's own, and of
-        PostgreSQL's volatile ones, by name without schema. own_functions: the former.
+    functions: the volatility (``i``, ``s``, ``v``; ``u`` for unknown) of those that are not
+        PostgreSQL's own, and of PostgreSQL's volatile ones, by name without schema. own_functions:
+        the former.
     """
 
     major: int
@@ -134,7 +139,12 @@ class World:
     # ------------------------------------------------------------ names
 
     def key(self, node: Node) -> str:
-        """``schema.name`` of a RangeVar, found along the search path."""
+        """``schema.name`` of a RangeVar, found along the search path.
+
+        One that is to be temporary hides those of its name.
+        """
+        if node.get("relpersistence") == "t":
+            return f"{TEMPORARY}.{node['relname']}"
         return self.find(node.get("schemaname", ""), node["relname"])
 
     def find(self, schema: str, name: str) -> str:
@@ -142,6 +152,8 @@ class World:
         if schema:
             return f"{schema}.{name}"
         keys = [f"{each}.{name}" for each in self.search_path]
+        if (temporary := f"{TEMPORARY}.{name}") in self.relations:
+            return temporary
         found = (key for key in keys if key in self.relations or key in self.indexes)
         return next(found, keys[0] if keys else f"public.{name}")
 
@@ -165,6 +177,20 @@ class World:
         keys = [f"{schema}.{name}" for schema in self.search_path] or [f"public.{name}"]
         found = (key for key in keys if key in self.domains or key in self.types)
         return next(found, keys[0])
+
+    def is_constrained(self, type_: Type) -> bool:
+        """Whether a value is checked: of a domain with constraints, or of a domain over one."""
+        domain = None if type_.array else self.domains.get(type_.name)
+        return domain is not None and (domain.constrained or self.is_constrained(domain.base))
+
+    def domains_over(self, key: str) -> set[str]:
+        """The domain of that key and those that are made of it."""
+        found = {key}
+        while (
+            more := {name for name, each in self.domains.items() if each.base.name in found} - found
+        ):
+            found |= more
+        return found
 
     # ------------------------------------------------------------ what is there
 
@@ -202,6 +228,16 @@ class World:
             for constraint in relation.constraints.values()
             if constraint.references == key
         ]
+
+    def is_inherited(self, constraint: Constraint) -> bool:
+        """Whether a partition has it from the table that it belongs to."""
+        table = self.relations.get(constraint.table)
+        above = self.relations.get((table.partition_of if table else None) or "")
+        return above is not None and any(
+            (each.kind, each.columns, each.references)
+            == (constraint.kind, constraint.columns, constraint.references)
+            for each in above.constraints.values()
+        )
 
     def views_on(self, key: str, column: str | None = None) -> Iterator[Relation]:
         """The views that read a relation, or one column of it, and the views on those."""
