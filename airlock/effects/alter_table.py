@@ -277,7 +277,7 @@ def _is_there(relation: Relation, column: str) -> bool:
     known = relation.columns.get(column)
     if known is not None and known.not_null:
         return True
-    return any(each.valid and each.not_null == column for each in relation.constraints.values())
+    return any(each.valid and column in each.not_null for each in relation.constraints.values())
 
 
 def _set_expression(command: _Command) -> None:

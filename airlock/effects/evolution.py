@@ -78,6 +78,8 @@ def _new_relation(range_var: Node, world: World) -> Relation | None:
 
 
 def _put_below(parent: Relation, child: Relation, bound: Node | None, world: World) -> None:
+    if any(each is parent for each in world.tree(child.key)):
+        return  # PostgreSQL refuses a circle
     child.parents.append(parent.key)
     if bound is not None:
         child.partition_of = parent.key
@@ -96,10 +98,24 @@ def _put_index_below(index: Index, partition: Relation, world: World) -> None:
         if each.columns == index.columns and each.parent is None:
             each.parent = index.key
             return
-    named = [each or "expr" for each in index.columns]
-    name = "_".join([partition.key.split(".", 1)[1], *named, "idx"])
+    name = _name_below(index, partition, world)
     made = _put_index(name, partition, index.columns, world, unique=index.unique)
     made.mentions, made.partial, made.parent = index.mentions, index.partial, index.key
+    for child in world.children(partition.key):
+        if child.partition_of is not None:
+            _put_index_below(made, child, world)
+
+
+def _name_below(index: Index, partition: Relation, world: World) -> str:
+    """As a constraint's where it belongs to one."""
+    table = world.relations.get(index.table)
+    constraints = table.constraints.values() if table is not None else ()
+    kinds = [each.kind for each in constraints if each.index == index.key]
+    kind = next((each for each in kinds if each in _INDEXED), None)
+    if kind is not None:
+        return _default_name(partition, index.columns, kind)
+    named = [each or "expr" for each in index.columns]
+    return "_".join([partition.key.split(".", 1)[1], *named, "idx"])
 
 
 def _add_element(element: Node, relation: Relation, world: World) -> None:
@@ -145,7 +161,7 @@ def _add_constraint(
     elif kind == "c":
         made.not_null = as_not_null(constraint.get("raw_expr", {}))
     elif kind == "n":
-        made.not_null = columns[0] if columns else None
+        made.not_null = columns[:1]
     else:
         made.index = _index_behind(made, constraint, relation, world)
     relation.constraints[name] = made
@@ -229,7 +245,11 @@ def _reads(relation: Relation, query: Node, world: World) -> None:
     columns = {column for _, column in columns_of(query)}
     for name, node in walk(query):
         if name == "RangeVar":
-            relation.reads[world.key(node)] = columns
+            key = world.key(node)
+            if key == relation.key or any(each.key == key for each in world.views_on(relation.key)):
+                relation.query = None  # a circle, which nobody can read
+            else:
+                relation.reads[key] = columns
 
 
 def _create_index(node: Node, world: World) -> None:
@@ -292,6 +312,12 @@ def _create_trigger(node: Node, world: World) -> None:
         relation.triggers[node["trigname"]] = ".".join(listed(node["funcname"]))
 
 
+def _create_rule(node: Node, world: World) -> None:
+    relation = world.relation(world.key(node["relation"]))
+    if relation is not None:
+        relation.rules.add(f"{node['event'].removeprefix('CMD_').title()}Stmt")
+
+
 # ---------------------------------------------------------------- what changes
 
 
@@ -333,7 +359,9 @@ def _alter_not_null(command: Node, relation: Relation, world: World) -> None:
 
 def _alter_add_constraint(command: Node, relation: Relation, world: World) -> None:
     constraint = command["def"]["Constraint"]
-    down = constraint["contype"] in ("CONSTR_CHECK", "CONSTR_NOTNULL")
+    down = constraint["contype"] in ("CONSTR_CHECK", "CONSTR_NOTNULL") or (
+        constraint["contype"] == "CONSTR_FOREIGN" and relation.partition_of is not None
+    )
     if down or not any(parent in world.relations for parent in relation.parents):
         _add_constraint(constraint, relation, world)
 
@@ -350,8 +378,9 @@ def _alter_validate(command: Node, relation: Relation, world: World) -> None:
     if constraint is None:
         return
     constraint.valid = True
-    if constraint.kind == "n" and constraint.not_null in relation.columns:
-        relation.columns[constraint.not_null].not_null = True
+    for each in constraint.not_null if constraint.kind == "n" else ():
+        if each in relation.columns:
+            relation.columns[each].not_null = True
 
 
 def _alter_attach(command: Node, relation: Relation, world: World) -> None:
@@ -424,7 +453,7 @@ def _rename_column(relation: Relation, old: str, new: str) -> None:
         index.mentions = frozenset(new if each == old else each for each in index.mentions)
     for constraint in relation.constraints.values():
         constraint.columns = tuple(new if each == old else each for each in constraint.columns)
-        constraint.not_null = new if constraint.not_null == old else constraint.not_null
+        constraint.not_null = tuple(new if each == old else each for each in constraint.not_null)
 
 
 def _rename_index(index: Index, new: str, world: World) -> None:
@@ -467,13 +496,17 @@ def _set_schema(node: Node, world: World) -> None:
         _move(world, world.key(node["relation"]), schema=node["newschema"])
 
 
+def _text(value: Node) -> str | None:
+    return value.get("A_Const", {}).get("sval", {}).get("sval")
+
+
 def _set(node: Node, world: World) -> None:
     if node.get("name") == "search_path":
-        said = [each["A_Const"].get("sval", {}).get("sval", "") for each in node.get("args", [])]
+        said = [_text(each) or "" for each in node.get("args", [])]
         parts = [part.strip().strip('"') for each in said for part in each.split(",")]
         world.search_path = tuple(part for part in parts if part and part != "$user")
     elif str(node.get("name", "")).lower() == "timezone":
-        said = [each["A_Const"].get("sval", {}).get("sval") for each in node.get("args", [])]
+        said = [_text(each) for each in node.get("args", [])]
         world.time_zone = said[0] if said else None
 
 
@@ -529,6 +562,7 @@ _HANDLERS: dict[str, Callable[[Node, World], None]] = {
     "DropStmt": _drop,
     "IndexStmt": _create_index,
     "RenameStmt": _rename,
+    "RuleStmt": _create_rule,
     "VariableSetStmt": _set,
     "ViewStmt": _create_view,
 }

@@ -335,6 +335,10 @@ def write(kind: str, node: Node, touches: Touches, *, hidden: frozenset[str] = f
     world = touches.world
     hidden |= _with(node, touches, hidden)
     target = _named(node["relation"], world, hidden)
+    if target is not None and kind in target.rules:
+        touches.lock(target, _WRITE)
+        touches.unknown.append(f"what the rules of {target.name} make of it")
+        return
     if kind == "InsertStmt":
         _insert(node, target, touches, hidden)
     else:
@@ -403,8 +407,11 @@ def _change(
 
 def _follow_keys(kind: str, node: Node, target: Relation, touches: Touches) -> None:
     """Foreign keys are checked by queries of their own, for each row that changes."""
-    if kind == "MergeStmt" and _has_keys(target, touches.world):
-        touches.unknown.append("which foreign keys the rows that match are checked by")
+    # Which rows are new, and which are changed, is for the data to say.
+    if kind == "MergeStmt" or "onConflictClause" in node:
+        if _has_keys(target, touches.world):
+            touches.unknown.append("which foreign keys the rows are checked by")
+        return
     changed = {each["ResTarget"].get("name", "") for each in node.get("targetList", [])}
     for each in target.constraints.values():
         if each.references is not None and (

@@ -509,7 +509,10 @@ def _cluster(node: Node, touches: Touches) -> None:
     if "relation" not in node:
         touches.unknown.append("which tables were clustered before")
         return
-    for each in touches.world.tree(touches.world.key(node["relation"])):
+    top = touches.world.relation(touches.world.key(node["relation"]))
+    # Each partition in a transaction of its own.
+    touches.alone = top is not None and top.is_partitioned
+    for each in touches.world.parts(top.key) if top is not None else ():
         touches.rewrite(each)
 
 
@@ -523,18 +526,28 @@ def _vacuum(node: Node, touches: Touches) -> None:
     )
     for each in node.get("rels", []):
         top = touches.world.key(each["VacuumRelation"]["relation"])
-        for relation in touches.world.tree(top):
+        for relation in _vacuumed(each["VacuumRelation"]["relation"], node, touches.world):
             if full:
                 touches.rewrite(relation)
             elif vacuums:
                 touches.lock(relation, _WEAK)
-                touches.lock_indexes(relation, LockMode.ROW_EXCLUSIVE)
+                if holds_rows(relation):
+                    touches.lock_indexes(relation, LockMode.ROW_EXCLUSIVE)
             elif _is_sampled(relation, top, touches.world):
                 touches.lock(relation, _READ)
             else:
                 touches.lock(relation, _WEAK)
                 if holds_rows(relation):
                     touches.lock_indexes(relation, _READ)
+
+
+def _vacuumed(range_var: Node, node: Node, world: World) -> list[Relation]:
+    """The table with its partitions; what inherits is vacuumed since 18, and analysed."""
+    key = world.key(range_var)
+    if not range_var.get("inh"):
+        return list(world.tree(key))[:1]
+    whole = world.major >= 18 or not node.get("is_vacuumcmd")
+    return list(world.tree(key) if whole else world.parts(key))
 
 
 def _is_sampled(relation: Relation, top: str, world: World) -> bool:
@@ -553,7 +566,7 @@ def _reindex(node: Node, touches: Touches) -> None:
     # Each partition in a transaction of its own.
     touches.alone = named is not None and named.is_partitioned
     if node["kind"] != "REINDEX_OBJECT_INDEX":
-        for relation in world.tree(key):
+        for relation in world.parts(key):
             _rebuild(relation, list(relation.indexes.values()), touches, concurrent=concurrent)
         return
     index = world.indexes.get(key)

@@ -99,8 +99,8 @@ class Touches:
             self.lock(self.world.relations[parent], LockMode.ACCESS_EXCLUSIVE)
         for constraint in relation.constraints.values():
             # Of a foreign key that a partition has from its table, the other side knows nothing.
-            if not self.world.is_inherited(constraint):
-                self.lock_key(constraint.references, LockMode.ACCESS_EXCLUSIVE)
+            if constraint.references is not None and not self.world.is_inherited(constraint):
+                self.lock_tree(constraint.references, LockMode.ACCESS_EXCLUSIVE)
         for constraint in self.world.referencing(relation.key):
             self.lock_key(constraint.table, LockMode.ACCESS_EXCLUSIVE)
         for child in self.world.children(relation.key):

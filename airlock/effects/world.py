@@ -60,7 +60,7 @@ class Index:
 class Constraint:
     """One constraint of a table. kind: as in pg_constraint.contype, such as ``f``.
 
-    index: the key of the index behind it. not_null: the column that a CHECK says is there.
+    index: the key of the index behind it. not_null: the columns that it says are there.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Constraint:
     referenced: tuple[str, ...] = ()
     on_delete: str = "a"
     on_update: str = "a"
-    not_null: str | None = None
+    not_null: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,7 +84,8 @@ class Relation:
     definition, query: of a view, its SELECT, as text or as a tree.
     partition_key: the columns by which it is partitioned, "" for an expression.
     reads: of a view, the columns that it reads by relation.
-    triggers: the function that each runs.
+    triggers: the function that each runs. rules: the statements
+        that a rule rewrites.
     """
 
     key: str
@@ -107,6 +108,7 @@ class Relation:
     constraints: dict[str, Constraint] = field(default_factory=dict[str, Constraint])
     reads: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     triggers: dict[str, str] = field(default_factory=dict[str, str])
+    rules: set[str] = field(default_factory=set[str])
 
     @property
     def is_partitioned(self) -> bool:
@@ -212,6 +214,12 @@ class World:
             yield top
             for child in self.children(key):
                 yield from self.tree(child.key)
+
+    def parts(self, key: str) -> Iterator[Relation]:
+        """The relation and its partitions; what only inherits from it is left out."""
+        for each in self.tree(key):
+            if each.key == key or each.partition_of is not None:
+                yield each
 
     def index_tree(self, index: Index) -> Iterator[Index]:
         """The index and those of the partitions that belong to it."""

@@ -30,6 +30,11 @@ SELECT pg_catalog.json_build_object(
                     SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(t.relid))
                     FROM pg_catalog.pg_partition_tree(r.oid) AS t) END,
             'of_type', (SELECT y.key FROM typed AS y WHERE y.oid = r.reloftype),
+            'rules', (
+                SELECT pg_catalog.json_agg(CASE w.ev_type WHEN '2' THEN 'UpdateStmt'
+                    WHEN '3' THEN 'InsertStmt' ELSE 'DeleteStmt' END)
+                FROM pg_catalog.pg_rewrite AS w
+                WHERE w.ev_class = r.oid AND w.ev_type <> '1'),
             'partition_key', (
                 SELECT pg_catalog.json_agg(COALESCE(a.attname, '') ORDER BY k.place)
                 FROM pg_catalog.pg_partitioned_table AS t
