@@ -63,7 +63,7 @@ def _read_relations(found: dict[str, Any], world: World) -> None:
         )
     for child, parent, default in found["parents"] or ():
         if child in world.relations:
-            world.relations[child].parents.append(parent)
+            world.put_below(world.relations[child], parent)
             if default is not None:
                 world.relations[child].partition_of = parent
                 world.relations[child].default_partition = default

@@ -456,8 +456,10 @@ def _look_up(
 
 def _is_hashed(table: Relation, other: Relation) -> bool | None:
     """Whether the whole other table is read, as it is unless few rows look up many."""
+    if table.rows == 0:
+        return False
     if other.partition_of is not None and not other.rows:
-        return None if table.rows != 0 else False
+        return None
     if table.rows is None or other.rows is None:
         return True
     return table.rows > 0 and table.rows * 10 > other.rows

@@ -80,7 +80,7 @@ def _new_relation(range_var: Node, world: World) -> Relation | None:
 def _put_below(parent: Relation, child: Relation, bound: Node | None, world: World) -> None:
     if any(each is parent for each in world.tree(child.key)):
         return  # PostgreSQL refuses a circle
-    child.parents.append(parent.key)
+    world.put_below(child, parent.key)
     if bound is not None:
         child.partition_of = parent.key
         child.default_partition = bool(bound.get("is_default"))
@@ -478,8 +478,8 @@ def _move(world: World, key: str, *, name: str = "", schema: str = "") -> None:
     relation.key = f"{schema or old_schema}.{name or old_name}"
     relation.name = world.shown(relation.key)
     world.relations[relation.key] = relation
+    world.move_parent(key, relation.key)
     for each in world.relations.values():
-        each.parents = [relation.key if parent == key else parent for parent in each.parents]
         if key in each.reads:
             each.reads[relation.key] = each.reads.pop(key)
         for constraint in each.constraints.values():

@@ -137,6 +137,8 @@ class World:
     types: set[str] = field(default_factory=set[str])  # enums and composite types
     functions: dict[str, str] = field(default_factory=dict[str, str])
     own_functions: set[str] = field(default_factory=set[str])
+    # Of each parent's key, its children by identity; some of them are elsewhere by now.
+    _below: dict[str, dict[int, Relation]] = field(default_factory=dict[str, dict[int, Relation]])
 
     # ------------------------------------------------------------ names
 
@@ -205,7 +207,22 @@ class World:
 
     def children(self, key: str) -> list[Relation]:
         """Partitions and inheriting tables, one level down."""
-        return [each for each in self.relations.values() if key in each.parents]
+        return [
+            each
+            for each in self._below.get(key, {}).values()
+            if key in each.parents and self.relations.get(each.key) is each
+        ]
+
+    def put_below(self, child: Relation, parent: str) -> None:
+        """The relation is a partition of, or inherits from, the one of that key."""
+        child.parents.append(parent)
+        self._below.setdefault(parent, {})[id(child)] = child
+
+    def move_parent(self, old: str, new: str) -> None:
+        """A relation has another key; what is below it stays below it."""
+        for child in self.children(old):
+            child.parents.remove(old)
+            self.put_below(child, new)
 
     def tree(self, key: str) -> Iterator[Relation]:
         """The relation and all below it."""
