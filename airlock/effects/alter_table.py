@@ -201,13 +201,18 @@ def _add_column(command: _Command) -> None:
     for relation in command.relations:
         if certain is not False:
             command.touches.rewrite(relation, certain=certain)
-        if _checks_new_column(constraints, default):
+        below = relation is not command.top
+        if _checks_new_column(constraints, default, below=below):
             _scan(command, relation)
-        if any(each["contype"] in ("CONSTR_PRIMARY", "CONSTR_UNIQUE") for each in constraints):
+        indexed = not below or command.top.is_partitioned
+        if indexed and any(each["contype"] in _INDEXED for each in constraints):
             command.touches.build(relation, command.lock)
     for each in constraints:
         if each["contype"] == "CONSTR_FOREIGN":
             _refer(command, each, checks=default is not None)
+
+
+_INDEXED = ("CONSTR_PRIMARY", "CONSTR_UNIQUE")
 
 
 def _default(constraints: list[Node]) -> Node | None:
@@ -235,8 +240,8 @@ def _fills(
     return None if unsure and not volatile else volatile
 
 
-def _checks_new_column(constraints: list[Node], default: Node | None) -> bool:
-    kinds = {each["contype"] for each in constraints}
+def _checks_new_column(constraints: list[Node], default: Node | None, *, below: bool) -> bool:
+    kinds = {each["contype"] for each in constraints if not (below and each.get("is_no_inherit"))}
     return "CONSTR_CHECK" in kinds or (
         "CONSTR_NOTNULL" in kinds and default is None and "CONSTR_IDENTITY" not in kinds
     )

@@ -233,8 +233,16 @@ def _create_as(node: Node, world: World) -> None:
         _reads(relation, node["query"], world)
 
 
+def _select_into(node: Node, world: World) -> None:
+    if "intoClause" in node:
+        _new_relation(node["intoClause"]["rel"], world)
+
+
 def _create_view(node: Node, world: World) -> None:
     relation = _new_relation(node["view"], world)
+    if relation is None and node.get("replace"):
+        relation = world.relations[world.key(node["view"])]
+        relation.reads.clear()
     if relation is not None:
         relation.kind = "view"
         _reads(relation, node["query"], world)
@@ -563,6 +571,7 @@ _HANDLERS: dict[str, Callable[[Node, World], None]] = {
     "IndexStmt": _create_index,
     "RenameStmt": _rename,
     "RuleStmt": _create_rule,
+    "SelectStmt": _select_into,
     "VariableSetStmt": _set,
     "ViewStmt": _create_view,
 }

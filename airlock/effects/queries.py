@@ -344,6 +344,8 @@ def write(kind: str, node: Node, touches: Touches, *, hidden: frozenset[str] = f
     else:
         _change(kind, node, target, touches, hidden)
     if target is not None:
+        if kind != "DeleteStmt":
+            _check_bounds(target, touches)
         _follow_keys(kind, node, target, touches)
         for function in target.triggers.values():
             touches.unknown.append(f"what the trigger's function {function}() does")
@@ -405,6 +407,15 @@ def _change(
         _use_one(level, alias, touches, lock, scans=certain)
 
 
+def _check_bounds(target: Relation, touches: Touches) -> None:
+    """A partition's bounds are looked up in the table that it belongs to."""
+    parent = target.partition_of
+    while parent is not None:
+        touches.lock_key(parent, _READ)
+        above = touches.world.relations.get(parent)
+        parent = above.partition_of if above is not None else None
+
+
 def _follow_keys(kind: str, node: Node, target: Relation, touches: Touches) -> None:
     """Foreign keys are checked by queries of their own, for each row that changes."""
     # Which rows are new, and which are changed, is for the data to say.
@@ -420,9 +431,24 @@ def _follow_keys(kind: str, node: Node, target: Relation, touches: Touches) -> N
             _look_at(each.references, touches, _ROW)
     if kind not in ("UpdateStmt", "DeleteStmt"):
         return
+    _follow_down(kind, target, changed, touches, frozenset())
+
+
+def _follow_down(
+    kind: str, target: Relation, changed: set[str], touches: Touches, above: frozenset[str]
+) -> None:
+    """Rows that refer to those that change are sought, and with ON DELETE CASCADE they go, too."""
     for each in touches.world.referencing(target.key):
-        if kind == "DeleteStmt" or changed & set(each.referenced):
-            _look_at(each.table, touches, _answer(kind, each))
+        if kind != "DeleteStmt" and not changed & set(each.referenced):
+            continue
+        relation = touches.world.relation(each.table)
+        sought = each.columns[0] if each.columns else ""
+        # Without an index it is read as a whole for each row, if there is one.
+        scans = False if relation is None or _leads_index(relation, sought) else None
+        _look_at(each.table, touches, _answer(kind, each), scans=scans)
+        goes = kind == "DeleteStmt" and each.on_delete == "c"
+        if relation is not None and goes and relation.key not in above:
+            _follow_down(kind, relation, set(), touches, above | {target.key})
 
 
 def _has_keys(target: Relation, world: World) -> bool:
@@ -435,8 +461,7 @@ def _answer(kind: str, constraint: Constraint) -> LockMode:
     return _WRITE if action in ("c", "n", "d") else _ROW
 
 
-def _look_at(key: str, touches: Touches, lock: LockMode) -> None:
+def _look_at(key: str, touches: Touches, lock: LockMode, *, scans: bool | None = False) -> None:
     relation = touches.world.relation(key)
     if relation is not None:
-        # By its index where it has one; a child without one is read as a whole, for each row.
-        touches.use(relation, lock, scans=False if holds_rows(relation) else None)
+        touches.use(relation, lock, scans=scans if holds_rows(relation) else None)

@@ -21,7 +21,7 @@ _STRONG = LockMode.ACCESS_EXCLUSIVE
 
 def touch(kind: str, node: Node, touches: Touches) -> None:
     """Collect what the statement does; what cannot be known is said."""
-    if kind == "SelectStmt" or kind in queries_of_rows:
+    if kind == "SelectStmt" or kind in _ROW_QUERIES:
         return queries.read({kind: node}, touches)
     handler = _HANDLERS.get(kind)
     if handler is not None:
@@ -31,7 +31,7 @@ def touch(kind: str, node: Node, touches: Touches) -> None:
     return None
 
 
-queries_of_rows = ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt")
+_ROW_QUERIES = ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt")
 
 
 # ---------------------------------------------------------------- creating
@@ -135,7 +135,7 @@ def _create_rule(node: Node, touches: Touches) -> None:
     for action in node.get("actions", []):
         kind, inner = next(iter(action.items()))
         queries.look(action, touches)
-        if kind in queries_of_rows:
+        if kind in _ROW_QUERIES:
             touches.lock_key(touches.world.key(inner["relation"]), LockMode.ROW_EXCLUSIVE)
 
 

@@ -101,6 +101,15 @@ OFFLINE = [
         "CREATE DOMAIN a AS int NOT NULL; ALTER TABLE deals ADD COLUMN x a[]",
         [("public.deals", LockMode.ACCESS_EXCLUSIVE, False, False)],
     ),
+    ("SELECT 1 AS a INTO made; CREATE INDEX ON made (a)", []),
+    (
+        "ALTER TABLE deals ADD y bit(3); ALTER TABLE deals ALTER y TYPE varbit(5)",
+        [("public.deals", LockMode.ACCESS_EXCLUSIVE, True, True)],
+    ),
+    (
+        "CREATE OR REPLACE VIEW v AS TABLE a; CREATE OR REPLACE VIEW v AS TABLE b; TABLE v",
+        [("public.b", LockMode.ACCESS_SHARE, False, True)],
+    ),
     ("SET TIME ZONE INTERVAL '1' HOUR TO MINUTE; SELECT 1", []),
 ]
 
