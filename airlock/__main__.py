@@ -205,7 +205,7 @@ def effects(
     found = predict(parsed, _world(database, pg))
     if as_json:
         return _print(render.as_data(found))
-    typer.echo("\n".join(render.as_text(found)))
+    typer.echo("\n".join(render.as_text(found)) or "No statements.")
     return None
 
 

@@ -49,15 +49,21 @@ def _read_relations(found: dict[str, Any], world: World) -> None:
             rows=row["rows"],
             size_bytes=row["bytes"],
             of=row["of_type"],
+            rules=set(row["rules"] or ()),
+            partition_key=tuple(row["partition_key"] or ()),
             definition=row["definition"],
         )
-    for key, name, kind, text, not_null, has_default in found["columns"] or ():
+    for key, name, kind, text, not_null, has_default, virtual in found["columns"] or ():
         world.relations[key].columns[name] = Column(
-            name=name, type=from_catalogue(kind, text), not_null=not_null, has_default=has_default
+            name=name,
+            type=from_catalogue(kind, text),
+            not_null=not_null,
+            has_default=has_default,
+            virtual=virtual,
         )
     for child, parent, default in found["parents"] or ():
         if child in world.relations:
-            world.relations[child].parents.append(parent)
+            world.put_below(world.relations[child], parent)
             if default is not None:
                 world.relations[child].partition_of = parent
                 world.relations[child].default_partition = default
@@ -111,15 +117,15 @@ def _read_constraints(found: dict[str, Any], world: World) -> None:
             referenced=tuple(row["referenced"] or ()),
             on_delete=row["on_delete"],
             on_update=row["on_update"],
-            not_null=columns[0] if kind == "n" else _not_null(row["expression"]),
+            not_null=columns[:1] if kind == "n" else _not_null(row["expression"]),
         )
         if kind == "n" and not row["valid"]:
             world.relations[row["table"]].columns[columns[0]].not_null = False
 
 
-def _not_null(expression: str | None) -> str | None:
+def _not_null(expression: str | None) -> tuple[str, ...]:
     if expression is None or "IS NOT NULL" not in expression:
-        return None
+        return ()
     statement = syntax.parse(f"SELECT {expression}")[0]
     return as_not_null(statement.node["targetList"][0]["ResTarget"]["val"])
 

@@ -14,6 +14,7 @@ from airlock.effects import datatype
 from airlock.effects.datatype import needs_rewrite
 from airlock.effects.effect import LockMode
 from airlock.effects.expressions import is_volatile
+from airlock.effects.names import listed
 from airlock.effects.touches import Touches, holds_rows
 from airlock.effects.world import Index, Relation, World
 from airlock.syntax import Node
@@ -81,6 +82,7 @@ class _Command:
     node: Node
     lock: LockMode
     goes_down: bool  # not ONLY
+    beside: list[Node]  # all subcommands of the statement
 
     @property
     def world(self) -> World:
@@ -127,6 +129,7 @@ def touch(statement: Node, touches: Touches) -> None:
             top=top,
             node=node,
             lock=lock,
+            beside=commands,
             goes_down=not only and _down(node, top, world.major),
         )
         for relation in command.relations:
@@ -155,7 +158,17 @@ def _down(command: Node, top: Relation, major: int) -> bool:
     kind = command["subtype"]
     if kind == "AT_AddConstraint" and major < 18:
         return _goes_down(_constraint(command), top)
-    return kind in _DOWN or (kind in _DOWN_TO_PARTITIONS and top.is_partitioned)
+    return kind in _DOWN or (kind in _DOWN_TO_PARTITIONS and _has_triggers(command, top))
+
+
+def _has_triggers(command: Node, top: Relation) -> bool:
+    """Whether partitions have triggers from their table that the subcommand means."""
+    if not top.is_partitioned:
+        return False
+    if "name" in command or not top.known:
+        return True
+    keys = any(each.references is not None for each in top.constraints.values())
+    return bool(top.triggers) or (keys and not str(command["subtype"]).endswith("User"))
 
 
 def _goes_down(constraint: Node, top: Relation) -> bool:
@@ -188,13 +201,18 @@ def _add_column(command: _Command) -> None:
     for relation in command.relations:
         if certain is not False:
             command.touches.rewrite(relation, certain=certain)
-        if _checks_new_column(constraints, default):
+        below = relation is not command.top
+        if _checks_new_column(constraints, default, below=below):
             _scan(command, relation)
-        if any(each["contype"] in ("CONSTR_PRIMARY", "CONSTR_UNIQUE") for each in constraints):
+        indexed = not below or command.top.is_partitioned
+        if indexed and any(each["contype"] in _INDEXED for each in constraints):
             command.touches.build(relation, command.lock)
     for each in constraints:
         if each["contype"] == "CONSTR_FOREIGN":
             _refer(command, each, checks=default is not None)
+
+
+_INDEXED = ("CONSTR_PRIMARY", "CONSTR_UNIQUE")
 
 
 def _default(constraints: list[Node]) -> Node | None:
@@ -214,20 +232,18 @@ def _fills(
     found = world.type_of(column["typeName"])
     if "CONSTR_IDENTITY" in kinds or found.is_serial:
         return True
-    if (domain := world.domains.get(found.name)) is not None and domain.constrained:
+    if world.is_constrained(found):
         return True
-    unsure = not found.is_own and not world.complete and found.name not in world.types
-    unsure = unsure and domain is None
+    known = found.is_own or found.array or found.name in world.types or found.name in world.domains
+    unsure = not known and not world.complete
     volatile = is_volatile(default, world)
     return None if unsure and not volatile else volatile
 
 
-def _checks_new_column(constraints: list[Node], default: Node | None) -> bool:
-    kinds = {each["contype"] for each in constraints}
+def _checks_new_column(constraints: list[Node], default: Node | None, *, below: bool) -> bool:
+    kinds = {each["contype"] for each in constraints if not (below and each.get("is_no_inherit"))}
     return "CONSTR_CHECK" in kinds or (
-        "CONSTR_NOTNULL" in kinds
-        and default is None
-        and not kinds & {"CONSTR_IDENTITY", "CONSTR_GENERATED"}
+        "CONSTR_NOTNULL" in kinds and default is None and "CONSTR_IDENTITY" not in kinds
     )
 
 
@@ -266,12 +282,18 @@ def _is_there(relation: Relation, column: str) -> bool:
     known = relation.columns.get(column)
     if known is not None and known.not_null:
         return True
-    return any(each.valid and each.not_null == column for each in relation.constraints.values())
+    return any(each.valid and column in each.not_null for each in relation.constraints.values())
 
 
 def _set_expression(command: _Command) -> None:
     for relation in command.relations:
-        command.touches.rewrite(relation)
+        if not _is_virtual(relation, command.column):
+            command.touches.rewrite(relation)
+
+
+def _is_virtual(relation: Relation, column: str) -> bool:
+    known = relation.columns.get(column)
+    return known is not None and known.virtual
 
 
 # ---------------------------------------------------------------- types
@@ -302,6 +324,8 @@ def _changes_values(
     using = command.definition.get("raw_default")
     if using is not None and not _is_plain(using, command.column):
         return True
+    if _is_virtual(command.top, command.column):
+        return False
     if old is None:
         return None
     return needs_rewrite(old, new, command.world.domains, command.world.time_zone)
@@ -411,32 +435,50 @@ def _refer(command: _Command, constraint: Node, *, checks: bool) -> None:
     if other is None:
         return
     command.touches.lock_tree(other.key, _MIDDLE)
+    columns = set(listed(constraint.get("fk_attrs", [])))
     if checks and constraint.get("is_enforced", True):
         for relation in command.relations:
             if holds_rows(relation) and (relation is command.top or command.top.is_partitioned):
-                _look_up(command.touches, relation, other)
+                known = relation.columns if relation.known else columns
+                filled = None if not columns <= set(known) else True
+                _look_up(command.touches, relation, other, filled=filled)
 
 
-def _look_up(touches: Touches, table: Relation, other: Relation | None) -> None:
-    """Each row of the table looks for its counterpart: a join that the planner chooses."""
+def _look_up(
+    touches: Touches, table: Relation, other: Relation | None, *, filled: bool | None = True
+) -> None:
+    """Each row of the table looks for its counterpart: a join that the planner chooses.
+
+    filled: None where the columns are new and may be null, so that there is nothing to look for.
+    """
     touches.use(table, LockMode.ACCESS_SHARE, scans=True)
     if other is None:
         return
     for each in touches.world.tree(other.key):
-        touches.use(each, LockMode.ACCESS_SHARE, scans=_is_hashed(table, each))
+        scans = _is_hashed(table, each)
+        touches.use(each, LockMode.ACCESS_SHARE, scans=scans and filled)
 
 
-def _is_hashed(table: Relation, other: Relation) -> bool:
+def _is_hashed(table: Relation, other: Relation) -> bool | None:
     """Whether the whole other table is read, as it is unless few rows look up many."""
+    if table.rows == 0:
+        return False
+    if other.partition_of is not None and not other.rows:
+        return None
     if table.rows is None or other.rows is None:
         return True
     return table.rows > 0 and table.rows * 10 > other.rows
 
 
 def _validate(command: _Command) -> None:
+    added = _added_beside(command)
     for relation in command.relations:
         constraint = relation.constraints.get(command.column)
-        if constraint is None:
+        if added is not None:
+            _scan(command, relation)
+            if added["contype"] == "CONSTR_FOREIGN":
+                _refer(command, added, checks=True)
+        elif constraint is None:
             if not relation.known:
                 command.touches.lock(relation, command.lock, scans=None)
                 command.touches.unknown.append("what the constraint refers to")
@@ -446,7 +488,14 @@ def _validate(command: _Command) -> None:
             other = command.world.relation(constraint.references)
             if other is not None:
                 command.touches.lock(other, LockMode.ROW_SHARE)
-            _look_up(command.touches, relation, other)
+            if holds_rows(relation):
+                _look_up(command.touches, relation, other)
+
+
+def _added_beside(command: _Command) -> Node | None:
+    """The constraint of that name which the same statement adds."""
+    added = map(_constraint, command.beside)
+    return next((each for each in added if each.get("conname") == command.column), None)
 
 
 def _drop_constraint(command: _Command) -> None:
@@ -454,7 +503,8 @@ def _drop_constraint(command: _Command) -> None:
         constraint = relation.constraints.get(command.column)
         if constraint is None:
             continue
-        command.touches.lock_key(constraint.references, _STRONG)
+        if constraint.references is not None:
+            command.touches.lock_tree(constraint.references, _STRONG)
         index = command.world.indexes.get(constraint.index or "")
         if index is not None and constraint.kind != "f":
             command.touches.drop_index(index)
@@ -466,7 +516,14 @@ def _drop_constraint(command: _Command) -> None:
 def _alter_constraint(command: _Command) -> None:
     constraint = command.top.constraints.get(str(command.definition.get("conname", "")))
     if constraint is not None and command.definition.get("alterEnforceability"):
-        command.touches.lock_key(constraint.references, _STRONG)
+        other = command.world.relation(constraint.references or "")
+        if not command.definition.get("is_enforced"):
+            command.touches.lock_key(constraint.references, _STRONG)
+        elif other is not None:
+            command.touches.lock_tree(other.key, _MIDDLE)
+            _look_up(command.touches, command.top, other)
+    if command.definition.get("alterInheritability"):
+        command.touches.lock_tree(command.top.key, _STRONG)
 
 
 # ---------------------------------------------------------------- the table itself
@@ -480,9 +537,13 @@ def _attach(command: _Command) -> None:
     for each in command.world.tree(table.key):
         # Whether a CHECK says the same as the bounds is for PostgreSQL to prove.
         command.touches.lock(each, _STRONG, scans=_attach_scans(command, each))
-    for child in command.world.children(command.top.key):
-        if child.default_partition:
-            command.touches.lock(child, _STRONG, scans=holds_rows(child))
+    command.touches.lock_default(command.top)
+    command.touches.lock_referencing(command.top)
+    for constraint in command.top.constraints.values():
+        if (other := command.world.relation(constraint.references or "")) is not None:
+            command.touches.lock_tree(other.key, _MIDDLE)
+            for each in filter(holds_rows, command.world.tree(table.key)):
+                _look_up(command.touches, each, other)
     for index in command.top.indexes.values():
         command.touches.lock(index, _WEAK)
         if not any(each.columns == index.columns for each in table.indexes.values()):
@@ -501,13 +562,18 @@ def _detach(command: _Command) -> None:
     partition = command.world.relation(command.world.key(command.definition["name"]))
     if partition is None:
         return
-    command.touches.lock(partition, _STRONG)
+    command.touches.lock_tree(partition.key, _STRONG)
     for index in partition.indexes.values():
         if index.parent is not None:
             command.touches.lock(index, _STRONG)
-    for child in command.world.children(command.top.key):
-        if child.default_partition and not command.definition.get("concurrent"):
-            command.touches.lock(child, _STRONG)
+    if not command.definition.get("concurrent"):
+        command.touches.lock_default(command.top, scans=False)
+    for constraint in command.top.constraints.values():
+        command.touches.lock_key(constraint.references, _MIDDLE)
+    for constraint in command.world.referencing(command.top.key):
+        # Its rows are looked through for those that refer to what goes.
+        if (other := command.world.relation(constraint.table)) is not None:
+            command.touches.lock(other, _STRONG, scans=holds_rows(other))
 
 
 def _inherit(command: _Command) -> None:

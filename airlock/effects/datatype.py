@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from airlock.syntax import Node
 
@@ -120,9 +120,14 @@ def needs_rewrite(
     if old.name != new.name and (domain := domains.get(new.name)) is not None:
         return domain.constrained or needs_rewrite(old, domain.base, domains, time_zone)
     if old.name != new.name and (domain := domains.get(old.name)) is not None:
-        return needs_rewrite(domain.base, new, domains, time_zone)
+        # The bound of a domain's type is not looked at.
+        base = replace(domain.base, mods=()) if domain.base.name in _BOUNDED else domain.base
+        return needs_rewrite(base, new, domains, time_zone)
     if {old.name, new.name} == {"timestamp", "timestamptz"}:
         return _shifts(old, new, time_zone)
+    if old.array and new.array:
+        # Elements are converted one by one, unless nothing at all is to be done.
+        return old.name != new.name or (bool(new.mods) and old.mods != new.mods)
     if old.array == new.array and (old.name == new.name or (old.name, new.name) in _SAME_BYTES):
         return not _fits(old, new)
     # Extensions bring types of their own, some of which are the same bytes as others.
@@ -142,6 +147,8 @@ def _fits(old: Type, new: Type) -> bool:
     """Whether each value of the old type is one of the new type as it is."""
     if old.mods == new.mods and old.name == new.name:
         return True
+    if old.name != new.name and new.name in _BOUNDED:
+        return not new.mods  # the bound of the other type is not looked at
     if new.name == "numeric" and new.mods:
         (precision, scale), (old_precision, old_scale) = _digits(new), _digits(old)
         return bool(old.mods) and old_scale == scale and old_precision <= precision

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from airlock.effects.datatype import Domain
 from airlock.effects.expressions import as_not_null, columns_of
 from airlock.effects.names import listed, names_of
-from airlock.effects.world import Column, Constraint, Index, Relation, World
+from airlock.effects.world import TEMPORARY, Column, Constraint, Index, Relation, World
 from airlock.syntax import Node, Statement, walk
 
 _LETTERS = {
@@ -40,6 +40,8 @@ def _create_table(node: Node, world: World) -> None:
     if relation is None:
         return
     relation.kind = "partitioned table" if "partspec" in node else "table"
+    parts = [each["PartitionElem"] for each in node.get("partspec", {}).get("partParams", [])]
+    relation.partition_key = tuple(each.get("name", "") for each in parts)
     relation.unlogged = node["relation"].get("relpersistence") == "u"
     if "ofTypename" in node:
         relation.of = world.type_of(node["ofTypename"]).name
@@ -54,9 +56,19 @@ def _create_table(node: Node, world: World) -> None:
         constraint.valid = True
 
 
+def _create_foreign_table(node: Node, world: World) -> None:
+    _create_table(node["base"], world)
+    relation = world.relations.get(world.key(node["base"]["relation"]))
+    if relation is not None and relation.new:
+        relation.kind = "foreign table"
+        for index in list(relation.indexes.values()):
+            _drop_index(index, world)
+
+
 def _new_relation(range_var: Node, world: World) -> Relation | None:
     """A relation that did not exist; None where IF NOT EXISTS finds one."""
     schema = range_var.get("schemaname") or next(iter(world.search_path), "public")
+    schema = TEMPORARY if range_var.get("relpersistence") == "t" else schema
     key = f"{schema}.{range_var['relname']}"
     if key in world.relations and world.relations[key].known:
         return None
@@ -66,7 +78,9 @@ def _new_relation(range_var: Node, world: World) -> Relation | None:
 
 
 def _put_below(parent: Relation, child: Relation, bound: Node | None, world: World) -> None:
-    child.parents.append(parent.key)
+    if any(each is parent for each in world.tree(child.key)):
+        return  # PostgreSQL refuses a circle
+    world.put_below(child, parent.key)
     if bound is not None:
         child.partition_of = parent.key
         child.default_partition = bool(bound.get("is_default"))
@@ -84,10 +98,24 @@ def _put_index_below(index: Index, partition: Relation, world: World) -> None:
         if each.columns == index.columns and each.parent is None:
             each.parent = index.key
             return
-    named = [each or "expr" for each in index.columns]
-    name = "_".join([partition.key.split(".", 1)[1], *named, "idx"])
+    name = _name_below(index, partition, world)
     made = _put_index(name, partition, index.columns, world, unique=index.unique)
     made.mentions, made.partial, made.parent = index.mentions, index.partial, index.key
+    for child in world.children(partition.key):
+        if child.partition_of is not None:
+            _put_index_below(made, child, world)
+
+
+def _name_below(index: Index, partition: Relation, world: World) -> str:
+    """As a constraint's where it belongs to one."""
+    table = world.relations.get(index.table)
+    constraints = table.constraints.values() if table is not None else ()
+    kinds = [each.kind for each in constraints if each.index == index.key]
+    kind = next((each for each in kinds if each in _INDEXED), None)
+    if kind is not None:
+        return _default_name(partition, index.columns, kind)
+    named = [each or "expr" for each in index.columns]
+    return "_".join([partition.key.split(".", 1)[1], *named, "idx"])
 
 
 def _add_element(element: Node, relation: Relation, world: World) -> None:
@@ -111,6 +139,7 @@ def _add_column(column: Node, relation: Relation, world: World) -> None:
         constraint = each["Constraint"]
         kind = constraint["contype"]
         made.not_null = made.not_null or kind in ("CONSTR_NOTNULL", "CONSTR_IDENTITY")
+        made.virtual = made.virtual or constraint.get("generated_kind") == "v"
         made.has_default = made.has_default or kind in ("CONSTR_DEFAULT", "CONSTR_GENERATED")
         _add_constraint(constraint, relation, world, column=name)
 
@@ -132,7 +161,7 @@ def _add_constraint(
     elif kind == "c":
         made.not_null = as_not_null(constraint.get("raw_expr", {}))
     elif kind == "n":
-        made.not_null = columns[0] if columns else None
+        made.not_null = columns[:1]
     else:
         made.index = _index_behind(made, constraint, relation, world)
     relation.constraints[name] = made
@@ -204,8 +233,16 @@ def _create_as(node: Node, world: World) -> None:
         _reads(relation, node["query"], world)
 
 
+def _select_into(node: Node, world: World) -> None:
+    if "intoClause" in node:
+        _new_relation(node["intoClause"]["rel"], world)
+
+
 def _create_view(node: Node, world: World) -> None:
     relation = _new_relation(node["view"], world)
+    if relation is None and node.get("replace"):
+        relation = world.relations[world.key(node["view"])]
+        relation.reads.clear()
     if relation is not None:
         relation.kind = "view"
         _reads(relation, node["query"], world)
@@ -216,7 +253,11 @@ def _reads(relation: Relation, query: Node, world: World) -> None:
     columns = {column for _, column in columns_of(query)}
     for name, node in walk(query):
         if name == "RangeVar":
-            relation.reads[world.key(node)] = columns
+            key = world.key(node)
+            if key == relation.key or any(each.key == key for each in world.views_on(relation.key)):
+                relation.query = None  # a circle, which nobody can read
+            else:
+                relation.reads[key] = columns
 
 
 def _create_index(node: Node, world: World) -> None:
@@ -242,7 +283,8 @@ def _create_function(node: Node, world: World) -> None:
     name = listed(node["funcname"])[-1]
     options = {each["DefElem"]["defname"]: each["DefElem"] for each in node.get("options", [])}
     said = options.get("volatility", {}).get("arg", {}).get("String", {}).get("sval", "volatile")
-    world.functions[name] = said[0]
+    is_sql = options.get("language", {}).get("arg", {}).get("String", {}).get("sval") == "sql"
+    world.functions[name] = "u" if is_sql and said == "volatile" else said[0]
     world.own_functions.add(name)
 
 
@@ -276,6 +318,12 @@ def _create_trigger(node: Node, world: World) -> None:
     relation = world.relation(world.key(node["relation"]))
     if relation is not None:
         relation.triggers[node["trigname"]] = ".".join(listed(node["funcname"]))
+
+
+def _create_rule(node: Node, world: World) -> None:
+    relation = world.relation(world.key(node["relation"]))
+    if relation is not None:
+        relation.rules.add(f"{node['event'].removeprefix('CMD_').title()}Stmt")
 
 
 # ---------------------------------------------------------------- what changes
@@ -319,7 +367,9 @@ def _alter_not_null(command: Node, relation: Relation, world: World) -> None:
 
 def _alter_add_constraint(command: Node, relation: Relation, world: World) -> None:
     constraint = command["def"]["Constraint"]
-    down = constraint["contype"] in ("CONSTR_CHECK", "CONSTR_NOTNULL")
+    down = constraint["contype"] in ("CONSTR_CHECK", "CONSTR_NOTNULL") or (
+        constraint["contype"] == "CONSTR_FOREIGN" and relation.partition_of is not None
+    )
     if down or not any(parent in world.relations for parent in relation.parents):
         _add_constraint(constraint, relation, world)
 
@@ -336,8 +386,9 @@ def _alter_validate(command: Node, relation: Relation, world: World) -> None:
     if constraint is None:
         return
     constraint.valid = True
-    if constraint.kind == "n" and constraint.not_null in relation.columns:
-        relation.columns[constraint.not_null].not_null = True
+    for each in constraint.not_null if constraint.kind == "n" else ():
+        if each in relation.columns:
+            relation.columns[each].not_null = True
 
 
 def _alter_attach(command: Node, relation: Relation, world: World) -> None:
@@ -410,7 +461,7 @@ def _rename_column(relation: Relation, old: str, new: str) -> None:
         index.mentions = frozenset(new if each == old else each for each in index.mentions)
     for constraint in relation.constraints.values():
         constraint.columns = tuple(new if each == old else each for each in constraint.columns)
-        constraint.not_null = new if constraint.not_null == old else constraint.not_null
+        constraint.not_null = tuple(new if each == old else each for each in constraint.not_null)
 
 
 def _rename_index(index: Index, new: str, world: World) -> None:
@@ -435,8 +486,8 @@ def _move(world: World, key: str, *, name: str = "", schema: str = "") -> None:
     relation.key = f"{schema or old_schema}.{name or old_name}"
     relation.name = world.shown(relation.key)
     world.relations[relation.key] = relation
+    world.move_parent(key, relation.key)
     for each in world.relations.values():
-        each.parents = [relation.key if parent == key else parent for parent in each.parents]
         if key in each.reads:
             each.reads[relation.key] = each.reads.pop(key)
         for constraint in each.constraints.values():
@@ -453,13 +504,17 @@ def _set_schema(node: Node, world: World) -> None:
         _move(world, world.key(node["relation"]), schema=node["newschema"])
 
 
+def _text(value: Node) -> str | None:
+    return value.get("A_Const", {}).get("sval", {}).get("sval")
+
+
 def _set(node: Node, world: World) -> None:
     if node.get("name") == "search_path":
-        said = [each["A_Const"].get("sval", {}).get("sval", "") for each in node.get("args", [])]
+        said = [_text(each) or "" for each in node.get("args", [])]
         parts = [part.strip().strip('"') for each in said for part in each.split(",")]
         world.search_path = tuple(part for part in parts if part and part != "$user")
     elif str(node.get("name", "")).lower() == "timezone":
-        said = [each["A_Const"].get("sval", {}).get("sval") for each in node.get("args", [])]
+        said = [_text(each) for each in node.get("args", [])]
         world.time_zone = said[0] if said else None
 
 
@@ -506,6 +561,7 @@ _HANDLERS: dict[str, Callable[[Node, World], None]] = {
     "CompositeTypeStmt": _create_type,
     "CreateDomainStmt": _create_domain,
     "CreateEnumStmt": _create_type,
+    "CreateForeignTableStmt": _create_foreign_table,
     "CreateFunctionStmt": _create_function,
     "CreateStatsStmt": _create_statistics,
     "CreateStmt": _create_table,
@@ -514,6 +570,8 @@ _HANDLERS: dict[str, Callable[[Node, World], None]] = {
     "DropStmt": _drop,
     "IndexStmt": _create_index,
     "RenameStmt": _rename,
+    "RuleStmt": _create_rule,
+    "SelectStmt": _select_into,
     "VariableSetStmt": _set,
     "ViewStmt": _create_view,
 }

@@ -61,7 +61,8 @@ def is_volatile(expression: object, world: World) -> bool | None:
 def _volatility(function: tuple[str, str], world: World) -> str | None:
     schema, name = function
     if schema != "pg_catalog" and name in world.functions:
-        return world.functions[name]
+        found = world.functions[name]
+        return None if found == "u" else found
     if name in _VOLATILE or (name in _VOLATILE_ELSEWHERE and not world.complete):
         return "v"
     # A complete world has told of all that is not PostgreSQL's own or is volatile.
@@ -86,10 +87,12 @@ def columns_of(tree: object) -> Iterator[tuple[str, str]]:
                 yield (fields[-2] if len(fields) > 1 else ""), fields[-1]
 
 
-def as_not_null(tree: Node) -> str | None:
-    """The column of an expression that says just ``column IS NOT NULL``."""
+def as_not_null(tree: Node) -> tuple[str, ...]:
+    """The columns of which an expression says ``column IS NOT NULL``, alone or with AND."""
+    both = tree.get("BoolExpr", {})
+    if both.get("boolop") == "AND_EXPR":
+        return tuple(column for each in both["args"] for column in as_not_null(each))
     test = tree.get("NullTest", {})
-    if test.get("nulltesttype") != "IS_NOT_NULL":
-        return None
-    found = list(columns_of(test.get("arg")))
-    return found[0][1] if len(found) == 1 and "ColumnRef" in test.get("arg", {}) else None
+    if test.get("nulltesttype") != "IS_NOT_NULL" or "ColumnRef" not in test.get("arg", {}):
+        return ()
+    return tuple(column for _, column in columns_of(test["arg"]))[:1]

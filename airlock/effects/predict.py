@@ -32,6 +32,6 @@ def predict_one(statement: Statement, world: World) -> Prediction:
         builds=tuple(touches.builds),
         drops=tuple(touches.drops),
         breaks=tuple(touches.breaks),
-        transactional=not needs_no_transaction(statement),
+        transactional=not (touches.alone or needs_no_transaction(statement)),
         unknown="; ".join(dict.fromkeys(touches.unknown)),
     )

@@ -12,7 +12,7 @@ from typing import Literal
 
 from airlock import syntax
 from airlock.effects.effect import LockMode
-from airlock.effects.expressions import columns_of, own_functions
+from airlock.effects.expressions import columns_of, function_name, own_functions
 from airlock.effects.touches import Touches, holds_rows
 from airlock.effects.world import Constraint, Relation, World
 from airlock.syntax import Node, walk
@@ -29,6 +29,16 @@ class _Level:
     only: set[str] = field(default_factory=set[str])
     conditions: list[Node] = field(default_factory=list[Node])
     limited: bool = False
+    lock: LockMode = _READ
+    for_update: tuple[Node, ...] = ()  # FOR UPDATE and its like
+
+    def lock_of(self, alias: str) -> LockMode:
+        """FOR UPDATE is for what stands in its OF, or for all."""
+        for each in self.for_update:
+            names = [named["RangeVar"]["relname"] for named in each.get("lockedRels", [])]
+            if alias in names or not names:
+                return max(_ROW, self.lock)
+        return self.lock
 
 
 def read(query: Node, touches: Touches, *, planned: bool = True, lock: LockMode = _READ) -> None:
@@ -46,15 +56,26 @@ def _select(
     for side in ("larg", "rarg"):
         if side in node:
             _select(node[side], touches, planned=planned, lock=lock, hidden=hidden)
-    locks = _ROW if "lockingClause" in node else lock
-    level = _Level(limited="limitCount" in node)
+    level = _Level(
+        limited="limitCount" in node or _takes_ends(node),
+        lock=lock,
+        for_update=tuple(each["LockingClause"] for each in node.get("lockingClause", [])),
+    )
     for each in node.get("fromClause", []):
         _from(each, level, touches, hidden, planned=planned)
     _add_condition(level, node.get("whereClause"))
     rest = {name: part for name, part in node.items() if name not in ("fromClause", "withClause")}
     _below(rest, touches, hidden, planned=planned)
-    _use(level, touches, locks, planned=planned)
+    _use(level, touches, planned=planned)
     _say_functions(rest, touches)
+
+
+def _takes_ends(node: Node) -> bool:
+    """min() and max(), which an index may answer."""
+    return any(
+        name == "FuncCall" and function_name(call)[1] in ("min", "max")
+        for name, call in walk(node.get("targetList", []))
+    )
 
 
 def _with(node: Node, touches: Touches, hidden: frozenset[str]) -> frozenset[str]:
@@ -90,7 +111,11 @@ def _from(
         _below(node.get("quals", {}), touches, hidden, planned=planned)
     elif kind == "RangeSubselect":
         inner = node["subquery"]["SelectStmt"]
-        _select(inner, touches, planned=planned, lock=_READ, hidden=hidden)
+        lock = level.lock_of(node.get("alias", {}).get("aliasname", ""))
+        _select(inner, touches, planned=planned, lock=lock, hidden=hidden)
+    elif kind == "RangeTableSample":
+        _from(node["relation"], level, touches, hidden, planned=planned)
+        level.limited = True
     else:
         _below(node, touches, hidden, planned=planned)
         _say_functions(node, touches)
@@ -138,10 +163,11 @@ def _add_condition(level: _Level, condition: Node | None) -> None:
         level.conditions.append(condition)
 
 
-def _use(level: _Level, touches: Touches, lock: LockMode, *, planned: bool) -> None:
+def _use(level: _Level, touches: Touches, *, planned: bool) -> None:
     scans = _scans(level)
     for alias in level.relations:
-        _use_one(level, alias, touches, lock, scans=scans[alias] if planned else "not run")
+        certain = scans[alias] if planned else "not run"
+        _use_one(level, alias, touches, level.lock_of(alias), scans=certain)
 
 
 def _use_one(
@@ -155,9 +181,23 @@ def _use_one(
     relation = level.relations[alias]
     if scans == "not run":
         return touches.lock(relation, lock)
+    if relation.is_partitioned and _prunes(level, alias):
+        touches.unknown.append(f"which partitions of {relation.name} the conditions leave")
+        return touches.use(relation, lock)
     for each in [relation] if alias in level.only else touches.world.tree(relation.key):
         _use_relation(each, touches, lock, scans=scans)
     return None
+
+
+def _prunes(level: _Level, alias: str) -> bool:
+    """Whether a condition may leave out partitions before they are locked."""
+    key = level.relations[alias].partition_key
+    return any(
+        (column in key or "" in key) and _alias_of((table, column), level) == alias
+        for condition in level.conditions
+        if not _is_join(condition, level)
+        for table, column in columns_of(condition)
+    )
 
 
 def _use_relation(
@@ -208,7 +248,7 @@ def _scans(level: _Level) -> dict[str, bool | None]:
         elif (
             (level.conditions and (relation.kind == "view" or not relation.known))
             or level.limited
-            or any(_may_use_index(each, relation) for each in level.conditions)
+            or any(_may_use_index(each, relation, level) for each in level.conditions)
         ):
             found[alias] = None
         else:
@@ -269,19 +309,22 @@ def _leads_index(relation: Relation, column: str) -> bool:
     )
 
 
-def _may_use_index(condition: Node, relation: Relation) -> bool:
+def _may_use_index(condition: Node, relation: Relation, level: _Level) -> bool:
     """Whether some index could serve it: ranges, nulls, patterns, alternatives."""
     named = {column for _, column in columns_of(condition)}
-    if _is_join(condition):
+    if _is_join(condition, level):
         return False
     return any(each.mentions & named for each in relation.indexes.values()) or (
         relation.partition_of is not None and bool(named)
     )
 
 
-def _is_join(condition: Node) -> bool:
+def _is_join(condition: Node, level: _Level) -> bool:
+    """Whether it compares columns of two relations; of a WITH or subquery nobody knows the size."""
     test = condition.get("A_Expr", {})
-    return "ColumnRef" in test.get("lexpr", {}) and "ColumnRef" in test.get("rexpr", {})
+    sides = [test.get(side, {}) for side in ("lexpr", "rexpr")]
+    aliases = {_alias_of(each, level) for each in columns_of(sides)}
+    return all("ColumnRef" in side for side in sides) and aliases <= level.relations.keys()
 
 
 # ---------------------------------------------------------------- writing
@@ -292,11 +335,17 @@ def write(kind: str, node: Node, touches: Touches, *, hidden: frozenset[str] = f
     world = touches.world
     hidden |= _with(node, touches, hidden)
     target = _named(node["relation"], world, hidden)
+    if target is not None and kind in target.rules:
+        touches.lock(target, _WRITE)
+        touches.unknown.append(f"what the rules of {target.name} make of it")
+        return
     if kind == "InsertStmt":
         _insert(node, target, touches, hidden)
     else:
         _change(kind, node, target, touches, hidden)
     if target is not None:
+        if kind != "DeleteStmt":
+            _check_bounds(target, touches)
         _follow_keys(kind, node, target, touches)
         for function in target.triggers.values():
             touches.unknown.append(f"what the trigger's function {function}() does")
@@ -308,12 +357,25 @@ def _insert(node: Node, target: Relation | None, touches: Touches, hidden: froze
         _select(inner, touches, planned=True, lock=_READ, hidden=hidden)
     if target is None:
         return
+    conflict = node.get("onConflictClause", {})
+    _below([conflict, node.get("returningClause")], touches, hidden, planned=True)
+    _say_functions([conflict, node.get("returningClause")], touches)
     touches.lock(target, _WRITE)
     for key in target.reads if target.kind == "view" else ():
         touches.lock_key(key, _WRITE)
     if target.is_partitioned and touches.world.children(target.key):
         touches.unknown.append("which partitions the rows belong to")
-    if "infer" in node.get("onConflictClause", {}):
+    _infer(conflict.get("infer", {}), target, touches)
+
+
+def _infer(infer: Node, target: Relation, touches: Touches) -> None:
+    """The indexes that are looked at for the one of ON CONFLICT."""
+    if "conname" in infer:
+        named = target.constraints.get(infer["conname"])
+        index = touches.world.indexes.get((named.index if named else None) or "")
+        if index is not None:
+            touches.lock(index, _WRITE)
+    elif infer:
         touches.lock_indexes(target, _WRITE)
 
 
@@ -334,8 +396,10 @@ def _change(
     level.only |= others.only
     level.conditions += others.conditions
     _add_condition(level, node.get("whereClause") or node.get("joinCondition"))
-    _below([node.get("whereClause"), node.get("targetList")], touches, hidden, planned=True)
-    _say_functions([node.get("whereClause"), node.get("targetList")], touches)
+    names = ("whereClause", "targetList", "returningClause", "joinCondition", "mergeWhenClauses")
+    parts = [node.get(name) for name in names]
+    _below(parts, touches, hidden, planned=True)
+    _say_functions(parts, touches)
     scans = _scans(level)
     for alias, relation in level.relations.items():
         lock = _WRITE if relation is target else _READ
@@ -343,8 +407,22 @@ def _change(
         _use_one(level, alias, touches, lock, scans=certain)
 
 
+def _check_bounds(target: Relation, touches: Touches) -> None:
+    """A partition's bounds are looked up in the table that it belongs to."""
+    parent = target.partition_of
+    while parent is not None:
+        touches.lock_key(parent, _READ)
+        above = touches.world.relations.get(parent)
+        parent = above.partition_of if above is not None else None
+
+
 def _follow_keys(kind: str, node: Node, target: Relation, touches: Touches) -> None:
     """Foreign keys are checked by queries of their own, for each row that changes."""
+    # Which rows are new, and which are changed, is for the data to say.
+    if kind == "MergeStmt" or "onConflictClause" in node:
+        if _has_keys(target, touches.world):
+            touches.unknown.append("which foreign keys the rows are checked by")
+        return
     changed = {each["ResTarget"].get("name", "") for each in node.get("targetList", [])}
     for each in target.constraints.values():
         if each.references is not None and (
@@ -353,9 +431,29 @@ def _follow_keys(kind: str, node: Node, target: Relation, touches: Touches) -> N
             _look_at(each.references, touches, _ROW)
     if kind not in ("UpdateStmt", "DeleteStmt"):
         return
+    _follow_down(kind, target, changed, touches, frozenset())
+
+
+def _follow_down(
+    kind: str, target: Relation, changed: set[str], touches: Touches, above: frozenset[str]
+) -> None:
+    """Rows that refer to those that change are sought, and with ON DELETE CASCADE they go, too."""
     for each in touches.world.referencing(target.key):
-        if kind == "DeleteStmt" or changed & set(each.referenced):
-            _look_at(each.table, touches, _answer(kind, each))
+        if kind != "DeleteStmt" and not changed & set(each.referenced):
+            continue
+        relation = touches.world.relation(each.table)
+        sought = each.columns[0] if each.columns else ""
+        # Without an index it is read as a whole for each row, if there is one.
+        scans = False if relation is None or _leads_index(relation, sought) else None
+        _look_at(each.table, touches, _answer(kind, each), scans=scans)
+        goes = kind == "DeleteStmt" and each.on_delete == "c"
+        if relation is not None and goes and relation.key not in above:
+            _follow_down(kind, relation, set(), touches, above | {target.key})
+
+
+def _has_keys(target: Relation, world: World) -> bool:
+    own = any(each.references is not None for each in target.constraints.values())
+    return own or bool(world.referencing(target.key))
 
 
 def _answer(kind: str, constraint: Constraint) -> LockMode:
@@ -363,8 +461,7 @@ def _answer(kind: str, constraint: Constraint) -> LockMode:
     return _WRITE if action in ("c", "n", "d") else _ROW
 
 
-def _look_at(key: str, touches: Touches, lock: LockMode) -> None:
+def _look_at(key: str, touches: Touches, lock: LockMode, *, scans: bool | None = False) -> None:
     relation = touches.world.relation(key)
     if relation is not None:
-        # By its index where it has one; a child without one is read as a whole, for each row.
-        touches.use(relation, lock, scans=False if holds_rows(relation) else None)
+        touches.use(relation, lock, scans=scans if holds_rows(relation) else None)

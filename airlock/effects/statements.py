@@ -21,7 +21,7 @@ _STRONG = LockMode.ACCESS_EXCLUSIVE
 
 def touch(kind: str, node: Node, touches: Touches) -> None:
     """Collect what the statement does; what cannot be known is said."""
-    if kind == "SelectStmt" or kind in queries_of_rows:
+    if kind == "SelectStmt" or kind in _ROW_QUERIES:
         return queries.read({kind: node}, touches)
     handler = _HANDLERS.get(kind)
     if handler is not None:
@@ -31,13 +31,13 @@ def touch(kind: str, node: Node, touches: Touches) -> None:
     return None
 
 
-queries_of_rows = ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt")
+_ROW_QUERIES = ("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt")
 
 
 # ---------------------------------------------------------------- creating
 
 
-def _create_table(node: Node, touches: Touches) -> None:
+def _create_table(node: Node, touches: Touches, *, indexed: bool = True) -> None:
     world = touches.world
     if _exists(node["relation"], world):
         return
@@ -45,7 +45,7 @@ def _create_table(node: Node, touches: Touches) -> None:
     for each in node.get("inhRelations", []):
         parent = world.relation(world.key(each["RangeVar"]))
         if parent is not None:
-            _extend(parent, touches, partition=bound is not None)
+            _extend(parent, touches, partition=bound is not None, indexed=indexed)
     for each in node.get("tableElts", []):
         if "TableLikeClause" in each:
             touches.lock_key(world.key(each["TableLikeClause"]["relation"]), _READ)
@@ -55,6 +55,11 @@ def _create_table(node: Node, touches: Touches) -> None:
             key = world.key(constraint["pktable"])
             if world.relation(key) is not None:
                 touches.lock_tree(key, _MIDDLE)
+
+
+def _create_foreign_table(node: Node, touches: Touches) -> None:
+    # It gets no indexes from its parent.
+    _create_table(node["base"], touches, indexed=False)
 
 
 def _exists(range_var: Node, world: World) -> bool:
@@ -70,18 +75,17 @@ def _constraints(node: Node) -> Iterator[Node]:
             yield inner["Constraint"]
 
 
-def _extend(parent: Relation, touches: Touches, *, partition: bool) -> None:
+def _extend(parent: Relation, touches: Touches, *, partition: bool, indexed: bool) -> None:
     """A new child of a table: a partition keeps everybody out of its siblings' table."""
     if not partition:
         return touches.lock(parent, _WEAK)
     touches.lock(parent, _STRONG)
-    for index in parent.indexes.values():
+    for index in parent.indexes.values() if indexed else ():
         touches.lock(index, _WEAK)
     for constraint in parent.constraints.values():
         touches.lock_key(constraint.references, _MIDDLE)
-    for child in touches.world.children(parent.key):
-        if child.default_partition:
-            touches.lock(child, _STRONG, scans=holds_rows(child))
+    touches.lock_default(parent)
+    touches.lock_referencing(parent)
     return None
 
 
@@ -122,13 +126,16 @@ def _create_trigger(node: Node, touches: Touches) -> None:
     down = touches.world.tree(relation.key) if relation.is_partitioned else [relation]
     for each in down if node.get("row") else [relation]:
         touches.lock(each, _MIDDLE)
+    if "constrrel" in node:
+        touches.lock_key(touches.world.key(node["constrrel"]), _READ)
 
 
 def _create_rule(node: Node, touches: Touches) -> None:
     touches.lock_key(touches.world.key(node["relation"]), _STRONG)
     for action in node.get("actions", []):
         kind, inner = next(iter(action.items()))
-        if kind in queries_of_rows:
+        queries.look(action, touches)
+        if kind in _ROW_QUERIES:
             touches.lock_key(touches.world.key(inner["relation"]), LockMode.ROW_EXCLUSIVE)
 
 
@@ -160,7 +167,19 @@ def _publication(node: Node, touches: Touches) -> None:
     for each in node.get("pubobjects", []):
         table = each["PublicationObjSpec"].get("pubtable", {})
         if "relation" in table:
-            touches.lock_tree(touches.world.key(table["relation"]), _WEAK)
+            for relation in _meant(table["relation"], touches.world):
+                touches.lock(relation, _WEAK)
+    if node.get("action") == "AP_SetObjects":
+        touches.unknown.append("which tables the publication had")
+
+
+def _meant(range_var: Node, world: World) -> Iterator[Relation]:
+    """A table and those that inherit from it, unless ONLY says so; a partitioned one alone."""
+    relation = world.relation(world.key(range_var))
+    if relation is not None and range_var.get("inh") and not relation.is_partitioned:
+        yield from world.tree(relation.key)
+    elif relation is not None:
+        yield relation
 
 
 def _create_schema(node: Node, touches: Touches) -> None:
@@ -175,27 +194,29 @@ def _create_schema(node: Node, touches: Touches) -> None:
 def _alter_table(node: Node, touches: Touches) -> None:
     if node.get("objtype") != "OBJECT_TYPE":
         return alter_table.touch(node, touches)
+    cascade = any(each["AlterTableCmd"].get("behavior") == "DROP_CASCADE" for each in node["cmds"])
+    for each in _typed(node["relation"], touches) if cascade else ():
+        schema, name = each.key.split(".", 1)
+        table = {"schemaname": schema, "relname": name, "inh": True}
+        alter_table.touch({**node, "relation": table}, touches)
     for command in node["cmds"]:
-        if command["AlterTableCmd"].get("behavior") == "DROP_CASCADE":
-            _lock_typed(node["relation"], touches)
         if command["AlterTableCmd"]["subtype"] == "AT_DropColumn":
             name = command["AlterTableCmd"]["name"]
             touches.breaks[f"type {touches.world.name(node['relation'])} loses {name}"] = None
     return None
 
 
-def _lock_typed(type_name: Node, touches: Touches) -> None:
+def _typed(type_name: Node, touches: Touches) -> list[Relation]:
     """The tables that are made OF a composite type."""
     key = touches.world.key(type_name)
-    for each in touches.world.relations.values():
-        if each.of == key:
-            touches.lock(each, _STRONG)
+    return [each for each in touches.world.relations.values() if each.of == key]
 
 
 def _rename(node: Node, touches: Touches) -> None:
     kind, world = node["renameType"], touches.world
     if kind == "OBJECT_ATTRIBUTE":
-        _lock_typed(node["relation"], touches)
+        for each in _typed(node["relation"], touches):
+            touches.lock(each, _STRONG)
     if "relation" not in node or kind in ("OBJECT_ATTRIBUTE", "OBJECT_SEQUENCE"):
         _say_renamed(kind, node, touches)
         return
@@ -261,9 +282,11 @@ def _scan_columns_of(words: list[str], touches: Touches) -> None:
     key = ".".join(words) if len(words) > 1 else world.own_type(words[0])
     if not world.complete:
         touches.unknown.append(f"which tables have columns of {key}")
+    domains = world.domains_over(key)
     for relation in world.relations.values():
         if any(
-            each.type is not None and each.type.name == key for each in relation.columns.values()
+            each.type is not None and each.type.name in domains
+            for each in relation.columns.values()
         ):
             touches.lock(relation, _SHARE, scans=holds_rows(relation))
 
@@ -331,9 +354,7 @@ def _drop_relation(name: Name, touches: Touches, *, cascade: bool) -> None:
     relation = world.relation(world.find(name.schema, name.name))
     if relation is None:
         return
-    if cascade:
-        touches.lock_views(world.views_on(relation.key))
-    touches.drop(relation)
+    touches.drop(relation, cascade=cascade)
     if not relation.new:
         touches.breaks[f"{relation.kind} {relation.name} is dropped"] = None
         if relation.kind in ("table", "partitioned table"):
@@ -404,7 +425,7 @@ def _drop_schema(name: Name, touches: Touches, *, cascade: bool) -> None:
         touches.unknown.append(f"what is in schema {name.name}")
     for relation in list(touches.world.relations.values()):
         if relation.key.split(".", 1)[0] == name.name and relation.kind in _ROWS:
-            touches.drop(relation)
+            touches.drop(relation, cascade=True)
             touches.drops[f"table {relation.name}"] = None
 
 
@@ -417,11 +438,16 @@ def _drop_other(name: Name, kind: str, touches: Touches, *, cascade: bool) -> No
         touches.breaks[f"{what} {name.name} is dropped"] = None
     if not cascade:
         return
-    if kind != "OBJECT_FUNCTION" or not touches.world.complete:
+    run_by = [
+        relation
+        for relation in touches.world.relations.values()
+        if any(each.rsplit(".", 1)[-1] == name.name for each in relation.triggers.values())
+    ]
+    for relation in run_by:
+        touches.lock(relation, _STRONG)
+    # Nothing but triggers can depend on a trigger's function.
+    if not (touches.world.complete and run_by):
         touches.unknown.append(f"what depends on {name.name}")
-    for relation in touches.world.relations.values():
-        if any(each.rsplit(".", 1)[-1] == name.name for each in relation.triggers.values()):
-            touches.lock(relation, _STRONG)
 
 
 # ---------------------------------------------------------------- maintenance
@@ -459,11 +485,16 @@ def _empty(relation: Relation, touches: Touches) -> None:
 def _lock(node: Node, touches: Touches) -> None:
     mode = LockMode(node["mode"])
     for each in node["relations"]:
-        key = touches.world.key(each["RangeVar"])
-        for relation in touches.world.tree(key):
+        for relation in _named(each["RangeVar"], touches.world):
             touches.lock(relation, mode)
             for below in _read_by(relation, touches.world):
                 touches.lock(below, mode)
+
+
+def _named(range_var: Node, world: World) -> list[Relation]:
+    """A relation with all below it, or without where ONLY says so."""
+    found = list(world.tree(world.key(range_var)))
+    return found if range_var.get("inh") else found[:1]
 
 
 def _read_by(view: Relation, world: World) -> Iterator[Relation]:
@@ -478,7 +509,10 @@ def _cluster(node: Node, touches: Touches) -> None:
     if "relation" not in node:
         touches.unknown.append("which tables were clustered before")
         return
-    for each in touches.world.tree(touches.world.key(node["relation"])):
+    top = touches.world.relation(touches.world.key(node["relation"]))
+    # Each partition in a transaction of its own.
+    touches.alone = top is not None and top.is_partitioned
+    for each in touches.world.parts(top.key) if top is not None else ():
         touches.rewrite(each)
 
 
@@ -491,16 +525,34 @@ def _vacuum(node: Node, touches: Touches) -> None:
         for each in node.get("options", [])
     )
     for each in node.get("rels", []):
-        for relation in touches.world.tree(touches.world.key(each["VacuumRelation"]["relation"])):
+        top = touches.world.key(each["VacuumRelation"]["relation"])
+        for relation in _vacuumed(each["VacuumRelation"]["relation"], node, touches.world):
             if full:
                 touches.rewrite(relation)
             elif vacuums:
                 touches.lock(relation, _WEAK)
-                touches.lock_indexes(relation, LockMode.ROW_EXCLUSIVE)
+                if holds_rows(relation):
+                    touches.lock_indexes(relation, LockMode.ROW_EXCLUSIVE)
+            elif _is_sampled(relation, top, touches.world):
+                touches.lock(relation, _READ)
             else:
                 touches.lock(relation, _WEAK)
                 if holds_rows(relation):
                     touches.lock_indexes(relation, _READ)
+
+
+def _vacuumed(range_var: Node, node: Node, world: World) -> list[Relation]:
+    """The table with its partitions; what inherits is vacuumed since 18, and analysed."""
+    key = world.key(range_var)
+    if not range_var.get("inh"):
+        return list(world.tree(key))[:1]
+    whole = world.major >= 18 or not node.get("is_vacuumcmd")
+    return list(world.tree(key) if whole else world.parts(key))
+
+
+def _is_sampled(relation: Relation, top: str, world: World) -> bool:
+    """Of what inherits, a sample is read for its parent; since 18 it is analysed as well."""
+    return world.major < 18 and relation.partition_of is None and relation.key != top
 
 
 def _reindex(node: Node, touches: Touches) -> None:
@@ -510,8 +562,11 @@ def _reindex(node: Node, touches: Touches) -> None:
         _reindex_all(node, touches, concurrent=concurrent)
         return
     key = world.key(node["relation"])
+    named = world.relations.get(world.indexes[key].table if key in world.indexes else key)
+    # Each partition in a transaction of its own.
+    touches.alone = named is not None and named.is_partitioned
     if node["kind"] != "REINDEX_OBJECT_INDEX":
-        for relation in world.tree(key):
+        for relation in world.parts(key):
             _rebuild(relation, list(relation.indexes.values()), touches, concurrent=concurrent)
         return
     index = world.indexes.get(key)
@@ -618,6 +673,7 @@ _HANDLERS: dict[str, Callable[[Node, Touches], None]] = {
     "ClusterStmt": _cluster,
     "CommentStmt": _comment,
     "CopyStmt": _copy,
+    "CreateForeignTableStmt": _create_foreign_table,
     "CreateFunctionStmt": _create_function,
     "DeclareCursorStmt": _query_inside,
     "PrepareStmt": _query_inside,
@@ -658,7 +714,7 @@ _NOTHING = {
     "AlterUserMappingStmt", "CheckPointStmt", "ClosePortalStmt", "CompositeTypeStmt",
     "ConstraintsSetStmt", "CreateAmStmt", "CreateCastStmt", "CreateConversionStmt",
     "CreateDomainStmt", "CreateEnumStmt", "CreateEventTrigStmt", "CreateFdwStmt",
-    "CreateForeignServerStmt", "CreateForeignTableStmt", "CreateOpClassStmt",
+    "CreateForeignServerStmt", "CreateOpClassStmt",
     "CreateOpFamilyStmt", "CreatePLangStmt", "CreateRangeStmt", "CreateRoleStmt",
     "CreateSubscriptionStmt", "CreateTableSpaceStmt", "CreateTransformStmt",
     "CreateUserMappingStmt", "CreatedbStmt", "DeallocateStmt", "DefineStmt", "DiscardStmt",

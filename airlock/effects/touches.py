@@ -30,6 +30,7 @@ class Touches:
     builds: dict[str, None] = field(default_factory=dict[str, None])
     drops: dict[str, None] = field(default_factory=dict[str, None])
     breaks: dict[str, None] = field(default_factory=dict[str, None])
+    alone: bool = False  # refused in a transaction for what the relation is
     unknown: list[str] = field(default_factory=list[str])
 
     # ------------------------------------------------------------ one relation
@@ -42,7 +43,12 @@ class Touches:
         rewrites: bool | None = False,
         scans: bool | None = False,
     ) -> None:
-        """The relation is locked; None where nobody can tell whether it is rewritten or scanned."""
+        """The relation is locked; None where nobody can tell whether it is rewritten or scanned.
+
+        Sequences and composite types keep nobody waiting and are left out.
+        """
+        if isinstance(relation, Relation) and relation.kind in ("sequence", "composite type"):
+            return
         if relation.new:
             self.new[relation.name] = None
             return
@@ -84,18 +90,21 @@ class Touches:
         if not relation.is_partitioned or self.world.major >= 16:
             self.lock_indexes(relation, mode)
 
-    def drop(self, relation: Relation) -> None:
-        """It goes, with its indexes, and out of whatever points to it."""
+    def drop(self, relation: Relation, *, cascade: bool = False) -> None:
+        """It goes, with its indexes, and out of whatever points to it. cascade: with its views."""
+        self.lock_views(self.world.views_on(relation.key) if cascade else ())
         self.lock(relation, LockMode.ACCESS_EXCLUSIVE)
         self.lock_indexes(relation, LockMode.ACCESS_EXCLUSIVE)
         for parent in relation.parents if relation.partition_of else ():
             self.lock(self.world.relations[parent], LockMode.ACCESS_EXCLUSIVE)
         for constraint in relation.constraints.values():
-            self.lock_key(constraint.references, LockMode.ACCESS_EXCLUSIVE)
+            # Of a foreign key that a partition has from its table, the other side knows nothing.
+            if constraint.references is not None and not self.world.is_inherited(constraint):
+                self.lock_tree(constraint.references, LockMode.ACCESS_EXCLUSIVE)
         for constraint in self.world.referencing(relation.key):
             self.lock_key(constraint.table, LockMode.ACCESS_EXCLUSIVE)
         for child in self.world.children(relation.key):
-            self.drop(child)
+            self.drop(child, cascade=cascade)
 
     def drop_index(self, index: Index) -> None:
         """It goes, and those of the partitions with it."""
@@ -109,6 +118,17 @@ class Touches:
         """The relation of that key, if there is one."""
         if key is not None and (found := self.world.relation(key)) is not None:
             self.lock(found, mode)
+
+    def lock_default(self, table: Relation, *, scans: bool = True) -> None:
+        """The default partition: its rows are looked through for those that go elsewhere now."""
+        for child in self.world.children(table.key):
+            if child.default_partition:
+                self.lock_tree(child.key, LockMode.ACCESS_EXCLUSIVE, scans=scans)
+
+    def lock_referencing(self, table: Relation) -> None:
+        """The tables that refer to a partitioned one, when it gets another partition."""
+        for constraint in self.world.referencing(table.key):
+            self.lock_key(constraint.table, LockMode.SHARE_ROW_EXCLUSIVE)
 
     def lock_views(self, views: Iterable[Relation]) -> None:
         """Views that go with what they read."""

@@ -21,6 +21,7 @@ Kind = Literal[
     "composite type",
 ]
 
+TEMPORARY = "pg_temp"
 _PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 
 
@@ -32,6 +33,7 @@ class Column:
     type: Type | None = None
     not_null: bool = False
     has_default: bool = False
+    virtual: bool = False  # generated, and not stored
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +60,7 @@ class Index:
 class Constraint:
     """One constraint of a table. kind: as in pg_constraint.contype, such as ``f``.
 
-    index: the key of the index behind it. not_null: the column that a CHECK says is there.
+    index: the key of the index behind it. not_null: the columns that it says are there.
     """
 
     name: str
@@ -71,7 +73,7 @@ class Constraint:
     referenced: tuple[str, ...] = ()
     on_delete: str = "a"
     on_update: str = "a"
-    not_null: str | None = None
+    not_null: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,8 +82,10 @@ class Relation:
 
     known: whether its columns, indexes and constraints are. of: the composite type it is made of.
     definition, query: of a view, its SELECT, as text or as a tree.
+    partition_key: the columns by which it is partitioned, "" for an expression.
     reads: of a view, the columns that it reads by relation.
-    triggers: the function that each runs.
+    triggers: the function that each runs. rules: the statements
+        that a rule rewrites.
     """
 
     key: str
@@ -97,12 +101,14 @@ class Relation:
     query: Node | None = None
     partition_of: str | None = None
     default_partition: bool = False
+    partition_key: tuple[str, ...] = ()
     parents: list[str] = field(default_factory=list[str])
     columns: dict[str, Column] = field(default_factory=dict[str, Column])
     indexes: dict[str, Index] = field(default_factory=dict[str, Index])
     constraints: dict[str, Constraint] = field(default_factory=dict[str, Constraint])
     reads: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     triggers: dict[str, str] = field(default_factory=dict[str, str])
+    rules: set[str] = field(default_factory=set[str])
 
     @property
     def is_partitioned(self) -> bool:
@@ -115,8 +121,9 @@ class World:
 
     major: the server's version. complete: read from a database; otherwise a relation that is not
         known is taken for an existing table of which nothing is known.
-    functions: the volatility (``i``, ``s``, ``v``) of those that are not PostgreSQL's own, and of
-        PostgreSQL's volatile ones, by name without schema. own_functions: the former.
+    functions: the volatility (``i``, ``s``, ``v``; ``u`` for unknown) of those that are not
+        PostgreSQL's own, and of PostgreSQL's volatile ones, by name without schema. own_functions:
+        the former.
     """
 
     major: int
@@ -130,11 +137,18 @@ class World:
     types: set[str] = field(default_factory=set[str])  # enums and composite types
     functions: dict[str, str] = field(default_factory=dict[str, str])
     own_functions: set[str] = field(default_factory=set[str])
+    # Of each parent's key, its children by identity; some of them are elsewhere by now.
+    _below: dict[str, dict[int, Relation]] = field(default_factory=dict[str, dict[int, Relation]])
 
     # ------------------------------------------------------------ names
 
     def key(self, node: Node) -> str:
-        """``schema.name`` of a RangeVar, found along the search path."""
+        """``schema.name`` of a RangeVar, found along the search path.
+
+        One that is to be temporary hides those of its name.
+        """
+        if node.get("relpersistence") == "t":
+            return f"{TEMPORARY}.{node['relname']}"
         return self.find(node.get("schemaname", ""), node["relname"])
 
     def find(self, schema: str, name: str) -> str:
@@ -142,6 +156,8 @@ class World:
         if schema:
             return f"{schema}.{name}"
         keys = [f"{each}.{name}" for each in self.search_path]
+        if (temporary := f"{TEMPORARY}.{name}") in self.relations:
+            return temporary
         found = (key for key in keys if key in self.relations or key in self.indexes)
         return next(found, keys[0] if keys else f"public.{name}")
 
@@ -166,6 +182,20 @@ class World:
         found = (key for key in keys if key in self.domains or key in self.types)
         return next(found, keys[0])
 
+    def is_constrained(self, type_: Type) -> bool:
+        """Whether a value is checked: of a domain with constraints, or of a domain over one."""
+        domain = None if type_.array else self.domains.get(type_.name)
+        return domain is not None and (domain.constrained or self.is_constrained(domain.base))
+
+    def domains_over(self, key: str) -> set[str]:
+        """The domain of that key and those that are made of it."""
+        found = {key}
+        while (
+            more := {name for name, each in self.domains.items() if each.base.name in found} - found
+        ):
+            found |= more
+        return found
+
     # ------------------------------------------------------------ what is there
 
     def relation(self, key: str) -> Relation | None:
@@ -177,7 +207,22 @@ class World:
 
     def children(self, key: str) -> list[Relation]:
         """Partitions and inheriting tables, one level down."""
-        return [each for each in self.relations.values() if key in each.parents]
+        return [
+            each
+            for each in self._below.get(key, {}).values()
+            if key in each.parents and self.relations.get(each.key) is each
+        ]
+
+    def put_below(self, child: Relation, parent: str) -> None:
+        """The relation is a partition of, or inherits from, the one of that key."""
+        child.parents.append(parent)
+        self._below.setdefault(parent, {})[id(child)] = child
+
+    def move_parent(self, old: str, new: str) -> None:
+        """A relation has another key; what is below it stays below it."""
+        for child in self.children(old):
+            child.parents.remove(old)
+            self.put_below(child, new)
 
     def tree(self, key: str) -> Iterator[Relation]:
         """The relation and all below it."""
@@ -186,6 +231,12 @@ class World:
             yield top
             for child in self.children(key):
                 yield from self.tree(child.key)
+
+    def parts(self, key: str) -> Iterator[Relation]:
+        """The relation and its partitions; what only inherits from it is left out."""
+        for each in self.tree(key):
+            if each.key == key or each.partition_of is not None:
+                yield each
 
     def index_tree(self, index: Index) -> Iterator[Index]:
         """The index and those of the partitions that belong to it."""
@@ -202,6 +253,16 @@ class World:
             for constraint in relation.constraints.values()
             if constraint.references == key
         ]
+
+    def is_inherited(self, constraint: Constraint) -> bool:
+        """Whether a partition has it from the table that it belongs to."""
+        table = self.relations.get(constraint.table)
+        above = self.relations.get((table.partition_of if table else None) or "")
+        return above is not None and any(
+            (each.kind, each.columns, each.references)
+            == (constraint.kind, constraint.columns, constraint.references)
+            for each in above.constraints.values()
+        )
 
     def views_on(self, key: str, column: str | None = None) -> Iterator[Relation]:
         """The views that read a relation, or one column of it, and the views on those."""

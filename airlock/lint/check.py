@@ -168,7 +168,8 @@ class _Run:
 
 def _commands(site: Site) -> Iterator[Site]:
     """Each command of an ALTER TABLE as a site of its own, with what it alone would do."""
-    if site.kind != "AlterTableStmt":
+    # A composite type's tables are changed with it, but the rules speak of the table that is named.
+    if site.kind != "AlterTableStmt" or site.node.get("objtype") == "OBJECT_TYPE":
         return
     commands = site.node.get("cmds", ())
     for each in commands:

@@ -111,14 +111,24 @@ def _replaced(site: Site, pattern: str, words: str) -> str:
 )
 def security_definer_search_path(site: Site) -> Problems:
     options = site.node.get("options") or site.node.get("actions") or ()
-    if not _is_definer(options) or _sets_search_path(options):
+    if not _is_definer(options) or _sets_search_path(options) or _is_set_below(site):
         return
     kind = "PROCEDURE" if site.node.get("is_procedure") else "FUNCTION"
     yield Problem(
-        message="It runs with its owner's rights and its caller's search_path: a caller who can "
-        "make a function or operator has it called with these rights.",
+        message=f"{_name(site)} runs with its owner's rights and its caller's search_path: a "
+        "caller who can make a function or operator has it called with these rights.",
         remedy=f"-- Behind it, or as SET in the statement itself:\n"
         f"ALTER {kind} {_name(site)} SET search_path = pg_catalog, pg_temp;",
+    )
+
+
+def _is_set_below(site: Site) -> bool:
+    """Whether the file sets it by an ALTER of its own."""
+    return any(
+        each.kind == "AlterFunctionStmt"
+        and sql.strings(each.node["func"].get("objname", ())) == _words(site)
+        and _sets_search_path(each.node.get("actions", ()))
+        for each in site.script.statements
     )
 
 
@@ -136,5 +146,8 @@ def _sets_search_path(options: Sequence[Node]) -> bool:
 
 
 def _name(site: Site) -> str:
-    parts = site.node.get("funcname") or site.node.get("func", {}).get("objname", ())
-    return ".".join(map(sql.ident, sql.strings(parts)))
+    return ".".join(map(sql.ident, _words(site)))
+
+
+def _words(site: Site) -> tuple[str, ...]:
+    return sql.strings(site.node.get("funcname") or site.node.get("func", {}).get("objname", ()))

@@ -80,7 +80,8 @@ def statements_after_lock(site: Site) -> Problems:
     "mvcc-intro.html",
 )
 def unbatched_change(site: Site) -> Problems:
-    if site.kind not in ("UpdateStmt", "DeleteStmt", "MergeStmt"):
+    if site.kind not in _CHANGES:
+        yield from _unbatched_in_with(site)
         return
     where = site.node.get("whereClause")
     name = site.world.name(site.range_var)
@@ -97,6 +98,30 @@ def unbatched_change(site: Site) -> Problems:
         "waits for its end, and vacuum and replicas wait as well.",
         remedy=_batched(site, site.statement),
     )
+
+
+_CHANGES = ("UpdateStmt", "DeleteStmt", "MergeStmt")
+
+
+def _unbatched_in_with(site: Site) -> Problems:
+    """Rows that are moved, as a rule: WITH gone AS (DELETE …) INSERT …"""
+    for each in site.node.get("withClause", {}).get("ctes", ()):
+        kind, node = next(iter(each["CommonTableExpr"]["ctequery"].items()))
+        if kind not in _CHANGES or is_bounded(node.get("whereClause")):
+            continue
+        relation = site.world.relation(site.world.key(node["relation"]))
+        rows = relation.rows if relation else None
+        small = rows is not None and rows < site.policy.large_rows
+        if relation is None or relation.new or small:
+            continue
+        table = sql.qualified(node["relation"])
+        yield Problem(
+            level=Level.WARNING if rows is None and "whereClause" in node else None,
+            message=f"Changes as many rows of {relation.name} as there are in one transaction: "
+            "whoever writes one of them waits for its end, and vacuum and replicas wait as well.",
+            remedy="-- In pieces, each a transaction of its own, until none is left. In the WITH:\n"
+            f"-- … {table} WHERE id IN (SELECT id FROM {table} LIMIT 5000)",
+        )
 
 
 @rule(

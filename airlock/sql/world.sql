@@ -30,6 +30,19 @@ SELECT pg_catalog.json_build_object(
                     SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(t.relid))
                     FROM pg_catalog.pg_partition_tree(r.oid) AS t) END,
             'of_type', (SELECT y.key FROM typed AS y WHERE y.oid = r.reloftype),
+            'rules', (
+                SELECT pg_catalog.json_agg(CASE w.ev_type WHEN '2' THEN 'UpdateStmt'
+                    WHEN '3' THEN 'InsertStmt' ELSE 'DeleteStmt' END)
+                FROM pg_catalog.pg_rewrite AS w
+                WHERE w.ev_class = r.oid AND w.ev_type <> '1'),
+            'partition_key', (
+                SELECT pg_catalog.json_agg(COALESCE(a.attname, '') ORDER BY k.place)
+                FROM pg_catalog.pg_partitioned_table AS t
+                CROSS JOIN pg_catalog.unnest(t.partattrs::smallint[])
+                    WITH ORDINALITY AS k (number, place)
+                LEFT JOIN pg_catalog.pg_attribute AS a
+                    ON a.attrelid = t.partrelid AND a.attnum = k.number AND k.number > 0
+                WHERE t.partrelid = r.oid),
             'definition', CASE WHEN r.relkind IN ('v', 'm')
                 THEN pg_catalog.pg_get_viewdef(r.oid) END
         )) FROM relation AS r WHERE r.relkind NOT IN ('i', 'I')
@@ -37,7 +50,8 @@ SELECT pg_catalog.json_build_object(
     'columns', (
         SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
             r.key, a.attname, y.key,
-            pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef
+            pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef,
+            a.attgenerated = 'v'
         ) ORDER BY r.key, a.attnum)
         FROM relation AS r
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = r.oid AND a.attnum > 0
@@ -139,8 +153,11 @@ SELECT pg_catalog.json_build_object(
     -- What is not in pg_catalog, and there what is volatile.
     'functions', (
         SELECT pg_catalog.json_agg(DISTINCT pg_catalog.concat_ws(
-            chr(1), n.nspname, p.proname, p.provolatile))
+            chr(1), n.nspname, p.proname,
+            -- One of SQL may be put in where it is called, and is as volatile as what is in it.
+            CASE WHEN p.provolatile = 'v' AND l.lanname = 'sql' THEN 'u' ELSE p.provolatile END))
         FROM pg_catalog.pg_proc AS p
+        JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
         JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
         WHERE n.nspname <> 'information_schema'
         AND (n.nspname <> 'pg_catalog' OR p.provolatile = 'v')

@@ -43,6 +43,7 @@ CREATE EVENT TRIGGER linger ON ddl_command_end EXECUTE FUNCTION linger()"""
 
 _BOUND = re.compile(r"-- (from|until) (\d+)\n")
 _ROW = re.compile(r"\| `(?P<form>.*)` \| (?P<cells>.*) \|")
+_WITH_SCHEMA = re.compile(r"\w+\.")
 
 # (relation, lock, rewrites, scans)
 Row = tuple[str | None, LockMode | None, bool | None, bool | None]
@@ -134,7 +135,8 @@ def _read(text: str) -> list[Row]:
     for each in text.split(", ") if text != "nothing" else ():
         name, lock, *more = each.split()
         mode = LockMode.from_pg_name(lock)
-        found.append((f"public.{name}", mode, "rewritten" in more, "scanned" in more))
+        name = name if _WITH_SCHEMA.match(name) else f"public.{name}"
+        found.append((name, mode, "rewritten" in more, "scanned" in more))
     return found
 
 
@@ -250,6 +252,7 @@ SIZES = {
     "public.events_2024": 365,
     "public.events_2025": 335,
     "public.events_2026": 300,
+    "public.to_pk": 1,
 }
 
 

@@ -88,12 +88,54 @@ OFFLINE = [
         [("public.deals", LockMode.ACCESS_EXCLUSIVE, False, False)],
     ),
     ("REINDEX SCHEMA public", [(None, None, None, None)]),
+    ("CREATE TEMP TABLE deals (a int); DELETE FROM deals", []),
+    (
+        "CREATE TEMP TABLE deals (a int); DELETE FROM public.deals",
+        [("public.deals", LockMode.ROW_EXCLUSIVE, False, True)],
+    ),
+    (
+        ("CREATE DOMAIN a AS int NOT NULL; CREATE DOMAIN b AS a;ALTER TABLE deals ADD COLUMN x b"),
+        [("public.deals", LockMode.ACCESS_EXCLUSIVE, True, True)],
+    ),
+    (
+        "CREATE DOMAIN a AS int NOT NULL; ALTER TABLE deals ADD COLUMN x a[]",
+        [("public.deals", LockMode.ACCESS_EXCLUSIVE, False, False)],
+    ),
+    ("SELECT 1 AS a INTO made; CREATE INDEX ON made (a)", []),
+    (
+        "ALTER TABLE deals ADD y bit(3); ALTER TABLE deals ALTER y TYPE varbit(5)",
+        [("public.deals", LockMode.ACCESS_EXCLUSIVE, True, True)],
+    ),
+    (
+        "CREATE OR REPLACE VIEW v AS TABLE a; CREATE OR REPLACE VIEW v AS TABLE b; TABLE v",
+        [("public.b", LockMode.ACCESS_SHARE, False, True)],
+    ),
+    ("SET TIME ZONE INTERVAL '1' HOUR TO MINUTE; SELECT 1", []),
 ]
 
 
 @pytest.mark.parametrize(("sql", "effects"), OFFLINE)
 def test_what_no_database_has_told_is_unknown_unless_the_text_says_it(sql, effects):
     assert rows(predicted(sql)[-1].effects) == effects
+
+
+CIRCLES = [
+    "CREATE TABLE a (x int) INHERITS (a); ALTER TABLE a INHERIT a; DROP TABLE a",
+    "ALTER TABLE a ATTACH PARTITION b DEFAULT; ALTER TABLE b ATTACH PARTITION a DEFAULT",
+    "CREATE VIEW a AS TABLE b; CREATE VIEW b AS TABLE a; TABLE a; DROP VIEW b CASCADE",
+]
+
+
+@pytest.mark.parametrize("sql", CIRCLES)
+def test_a_circle_that_postgresql_would_refuse_is_predicted_to_its_end(sql):
+    assert len(predicted(sql)) == sql.count(";") + 1
+
+
+def test_what_is_done_partition_by_partition_runs_in_no_transaction():
+    made = "CREATE TABLE a (x int PRIMARY KEY) PARTITION BY RANGE (x); "
+    for sql in ("REINDEX TABLE a", "REINDEX INDEX a_pkey", "CLUSTER a USING a_pkey"):
+        assert not predicted(made + sql)[-1].transactional
+    assert predicted("REINDEX TABLE a")[-1].transactional
 
 
 def test_without_a_database_a_relation_that_nobody_made_is_an_existing_one():

@@ -35,3 +35,7 @@ CREATE FUNCTION crm.total(d bigint) RETURNS numeric LANGUAGE sql SECURITY DEFINE
 --good
 CREATE FUNCTION crm.total(d bigint) RETURNS numeric LANGUAGE sql
     AS $$ SELECT sum(price) FROM deals WHERE id = d $$;
+--good
+CREATE FUNCTION crm.total(d bigint) RETURNS numeric LANGUAGE sql SECURITY DEFINER
+    AS $$ SELECT sum(price) FROM deals WHERE id = d $$;
+ALTER FUNCTION crm.total SET search_path = pg_catalog, pg_temp;

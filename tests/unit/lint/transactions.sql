@@ -39,6 +39,11 @@ UPDATE deals SET score = 0;
 DELETE FROM deals WHERE status = 'terminated';
 --bad
 MERGE INTO deals d USING prices p ON p.deal_id = d.id WHEN MATCHED THEN UPDATE SET price = p.price;
+--bad
+WITH gone AS (DELETE FROM deals RETURNING *) INSERT INTO archive SELECT * FROM gone;
+--good
+WITH gone AS (DELETE FROM deals WHERE id IN (SELECT id FROM deals LIMIT 5000) RETURNING *)
+INSERT INTO archive SELECT * FROM gone;
 --good
 UPDATE deals SET score = 0 WHERE id = 5;
 --good
