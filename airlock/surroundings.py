@@ -53,12 +53,11 @@ def _read_relations(found: dict[str, Any], world: World) -> None:
             partition_key=tuple(row["partition_key"] or ()),
             definition=row["definition"],
         )
-    for key, name, kind, text, not_null, has_default, virtual in found["columns"] or ():
+    for key, name, kind, text, not_null, virtual in found["columns"] or ():
         world.relations[key].columns[name] = Column(
             name=name,
             type=from_catalogue(kind, text),
             not_null=not_null,
-            has_default=has_default,
             virtual=virtual,
         )
     for child, parent, default in found["parents"] or ():

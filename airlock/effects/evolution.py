@@ -140,7 +140,6 @@ def _add_column(column: Node, relation: Relation, world: World) -> None:
         kind = constraint["contype"]
         made.not_null = made.not_null or kind in ("CONSTR_NOTNULL", "CONSTR_IDENTITY")
         made.virtual = made.virtual or constraint.get("generated_kind") == "v"
-        made.has_default = made.has_default or kind in ("CONSTR_DEFAULT", "CONSTR_GENERATED")
         _add_constraint(constraint, relation, world, column=name)
 
 

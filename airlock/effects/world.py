@@ -32,7 +32,6 @@ class Column:
     name: str
     type: Type | None = None
     not_null: bool = False
-    has_default: bool = False
     virtual: bool = False  # generated, and not stored
 
 

@@ -50,7 +50,7 @@ SELECT pg_catalog.json_build_object(
     'columns', (
         SELECT pg_catalog.json_agg(pg_catalog.json_build_array(
             r.key, a.attname, y.key,
-            pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef,
+            pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull,
             a.attgenerated = 'v'
         ) ORDER BY r.key, a.attnum)
         FROM relation AS r
