@@ -38,6 +38,10 @@ faults: $(STAMP) ## Break deploys in hundreds of ways, see that each recovers, w
 	$(if $(ARGS),,$(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m pytest -q tests/faults/on_a_worker.py)
 	$(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m tests.faults $(ARGS)
 
+.PHONY: attacks
+attacks: $(STAMP) ## Try to get in, see that nothing does, write docs/attacks.md
+	PYTHONDONTWRITEBYTECODE= $(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m tests.attacks $(ARGS)
+
 .PHONY: effects
 effects: $(STAMP) ## Run each form of statement on each PostgreSQL found, write docs/effects.md
 	$(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m tests.effects
