@@ -7,11 +7,12 @@ import base64
 import os
 import secrets
 import signal
+import sqlite3
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from flows.automations import AUTOMATIONS, RECOVER, SILENT
 from flows.runtime import client, command
 from flows.runtime.process import process, tail
 from tests.conftest import Database, create_database, drop_database
+from tests.pipeline import schedules
 from tests.stage import CHECKOUT
 
 CONFIG = """
@@ -290,6 +292,67 @@ async def test_ctrl_c_waits_for_every_run_and_what_a_person_switched_on_stays_on
     nothing_planted_stands_in(project)
 
 
+@pytest.fixture
+async def scheduled(pg: server.Server, project: Project) -> AsyncIterator[Project]:
+    """The project with a staging to be refreshed, and a migration for production."""
+    project.migrate(1)
+    with (project.root / "airlock.toml").open("a", encoding="utf-8") as config:
+        config.write(schedules.STAGING)
+    async with schedules.staging(pg, project.role, project.superuser_url) as name:
+        url = project.environment["PROD_DATABASE_URL"].rpartition("/")[0]
+        added = {
+            "STAGING_DATABASE_URL": f"{url}/{name}",
+            "STAGING_SUPERUSER_URL": pg.url(name),
+            "MASK_KEY": secrets.token_hex(16),
+        }
+        yield replace(project, environment={**project.environment, **added})
+
+
+async def test_schedules_start_a_masked_refresh_a_drift_check_and_recover(
+    scheduled: Project, person: None
+) -> None:
+    async with serving(scheduled) as served, client(served.api_url) as http:
+        await every_schedule_starts_its_flow(scheduled, http, served.api_url, on_sqlite(scheduled))
+
+
+async def every_schedule_starts_its_flow(
+    project: Project, http: httpx.AsyncClient, api_url: str, ended: schedules.States
+) -> None:
+    await schedules.switch_off_automations(http)
+    killed = await project.start(
+        *("airlock", "deploy", "prod"),
+        output=project.root / "killed.log",
+        PREFECT_API_URL=api_url,
+    )
+    try:
+        await project.reaches("rehearsed")
+    finally:
+        killed.kill()
+        await killed.wait()
+    await asyncio.gather(*(schedules.set_seconds_ahead(http, title) for title in schedules.ENDS))
+    await schedules.all_three_end_well(ended)
+    await schedules.is_masked(project.environment["STAGING_SUPERUSER_URL"])
+    await project.reaches("failed")
+
+
+def on_sqlite(project: Project) -> schedules.States:
+    async def ended() -> set[tuple[str, str]]:
+        with closing(sqlite3.connect(command.database(project.state_dir))) as database:
+            rows = database.execute(schedules.ENDED_RUNS).fetchall()
+        return {(f"{flow}/{name}", state) for name, flow, state in rows}
+
+    return ended
+
+
+def on_postgresql(url: str) -> schedules.States:
+    async def ended() -> set[tuple[str, str]]:
+        async with connect(url.replace("+asyncpg", "")) as conn:
+            rows = await conn.fetch(schedules.ENDED_RUNS)
+        return {(f"{flow}/{name}", state) for name, flow, state in rows}
+
+    return ended
+
+
 async def strangers_are_not_answered(served: Served) -> None:
     async with httpx.AsyncClient(base_url=served.api_url, trust_env=False) as stranger:
         assert (await stranger.get("/admin/version")).status_code == httpx.codes.UNAUTHORIZED
@@ -417,10 +480,10 @@ async def prefect(
         yield started
 
 
-async def test_an_installation_on_postgresql_is_published_and_its_workers_run_flows(
-    project: Project, person: None, prefects_database: str
+async def test_an_installation_on_postgresql_is_published_and_its_schedules_start_flows(
+    scheduled: Project, person: None, prefects_database: str
 ) -> None:
-    port = server.free_port()
+    project, port = scheduled, server.free_port()
     api_url = command.api_url(command.LOOPBACK, port)
     servers, workers = (
         installed(project, side, api_url, prefects_database) for side in ("server", "worker")
@@ -434,12 +497,27 @@ async def test_an_installation_on_postgresql_is_published_and_its_workers_run_fl
         await until(answers(http), started, project.root / "server.log")
         await publish(project, servers)
         async with (
+            # As its own unit, beside a server without them.
+            prefect(
+                "services",
+                "server",
+                "services",
+                "start",
+                project=project,
+                env={
+                    **servers,
+                    "PREFECT_LOGGING_SERVER_LEVEL": "DEBUG",
+                    "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
+                    "PREFECT_LOGGING_LEVEL": "DEBUG",
+                },
+            ),
             prefect("first", *worker, "first", project=project, env=workers),
             prefect("second", *worker, "second", project=project, env=workers),
         ):
             await until(two_workers(http))
-            run = await start_run(api_url, "drift/nightly")
-            await stands_in(api_url, run, "NoDrift")
+            await every_schedule_starts_its_flow(
+                project, http, api_url, on_postgresql(prefects_database)
+            )
         await refused(project, "it wants another auth string", api_url, secret="airlock:another")
     await refused(project, "No Prefect server answers", api_url, secret="")
 
