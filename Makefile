@@ -33,6 +33,14 @@ MEMORY := $(shell d=/dev/shm; grep -qs " $$d [^ ]* [^ ]*noexec" /proc/mounts || 
 test: $(STAMP) ## Run the whole suite; ARGS goes to pytest
 	PYTHONDONTWRITEBYTECODE= $(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+# Who installs the wheel has no lock.
+.PHONY: unlocked
+unlocked: $(STAMP) ## Install what pyproject.toml admits today, and see that schedules start runs on it
+	$(PYTHON) -m venv --clear $(VENV)/unlocked
+	$(UV) pip install --python $(VENV)/unlocked/bin/python --editable . --group dev
+	PYTHONDONTWRITEBYTECODE= $(if $(MEMORY),TMPDIR=$(MEMORY) )$(VENV)/unlocked/bin/python -m pytest -q \
+		tests/pipeline/test_serve.py -k test_schedules_start $(ARGS)
+
 .PHONY: faults
 faults: $(STAMP) ## Break deploys in hundreds of ways, see that each recovers, write docs/faults.md
 	$(if $(ARGS),,$(if $(MEMORY),TMPDIR=$(MEMORY) )$(BIN)/python -m pytest -q tests/faults/on_a_worker.py)
