@@ -11,6 +11,7 @@ import sys
 from collections.abc import Coroutine, Mapping
 from datetime import datetime
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import typer
@@ -322,12 +323,34 @@ def status(
     """Show where each target stands, and what it waits for."""
     project = settings.load()
     chosen = [project.target(target)] if target else list(project.targets.values())
+    asked = _ask_for_schedules(project)
     found = [_run(_status(each)) for each in chosen]
+    schedules = _schedules(asked)
     if as_json:
-        _print(found)
+        _print([{**each, "schedules": schedules} for each in found])
         return
     for each in found:
         typer.echo(f"{each['target']}: {each['says']}")
+    if schedules is not None:
+        typer.echo(f"schedules: {schedules['says']}")
+
+
+def _ask_for_schedules(project: settings.Project, *arguments: str) -> Popen[str] | None:
+    """Have a module above us ask the Prefect server meanwhile; None where none is known."""
+    named = os.environ.get("PREFECT_API_URL")
+    if not named and not (project.state_dir / "prefect" / "api-url").is_file():
+        return None
+    command = [sys.executable, "-m", "flows.schedules", *arguments]
+    return Popen(command, env=_environment(), stdout=PIPE, text=True)
+
+
+def _schedules(asked: Popen[str] | None) -> dict[str, object] | None:
+    """What it found: in words, and what is wrong."""
+    if asked is None:
+        return None
+    with asked:
+        answer, _ = asked.communicate()
+    return json.loads(answer) if answer else None
 
 
 async def _status(target: settings.Target) -> dict[str, object]:
@@ -708,11 +731,16 @@ def _become_flow(flow: str, given: Mapping[str, object]) -> None:
 
 def _become(module: str, *arguments: str) -> None:
     """Become the process of a module above us. It imports us, so we do not import it."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_checkout()), *_python_path()])}
-    environment.setdefault(settings.CONFIG_VARIABLE, str(settings.config_path()))
     sys.stdout.flush()
     command = [sys.executable, "-m", module, *arguments]
-    os.execve(sys.executable, command, environment)  # noqa: S606 – no shell is the point
+    os.execve(sys.executable, command, _environment())  # noqa: S606 – no shell is the point
+
+
+def _environment() -> dict[str, str]:
+    """What such a module needs to find itself, and the project that we have found."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_checkout()), *_python_path()])}
+    environment.setdefault(settings.CONFIG_VARIABLE, str(settings.config_path()))
+    return environment
 
 
 def _checkout() -> Path:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import AsyncGenerator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -114,6 +116,40 @@ async def has_worker(http: httpx.AsyncClient) -> bool:
     """Whether a worker has shown itself: it takes the next run that is scheduled."""
     answer = await http.post(f"/work_pools/{WORK_POOL}/workers/filter", json={})
     return any(worker["status"] == "ONLINE" for worker in answer.raise_for_status().json())
+
+
+async def workers(http: httpx.AsyncClient) -> list[datetime]:
+    """When each worker of the pool was last heard of."""
+    answer = await http.post(f"/work_pools/{WORK_POOL}/workers/filter", json={})
+    heard = (each["last_heartbeat_time"] for each in answer.raise_for_status().json())
+    return [datetime.fromisoformat(at) for at in heard if at]
+
+
+async def scheduled_runs(http: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """The runs of our deployments that wait to be started, those that should have been first."""
+    wanted = {
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        "work_pools": {"name": {"any_": [WORK_POOL]}},
+        "sort": "EXPECTED_START_TIME_ASC",
+    }
+    return (await http.post("/flow_runs/filter", json=wanted)).raise_for_status().json()
+
+
+async def occupied_queues(http: httpx.AsyncClient) -> frozenset[str]:
+    """The queues in which a run has to wait until another one has ended."""
+    where = f"/work_pools/{WORK_POOL}/queues/filter"
+    queues = (await http.post(where, json={})).raise_for_status().json()
+    begun = Counter(
+        run["work_queue_name"]
+        for run in await runs_of_the_worker(http)
+        if run["state_type"] != "PAUSED"
+    )
+    return frozenset(
+        queue["name"]
+        for queue in queues
+        if queue["concurrency_limit"] is not None
+        and begun[queue["name"]] >= queue["concurrency_limit"]
+    )
 
 
 async def unfinished_runs(http: httpx.AsyncClient) -> list[dict[str, Any]]:

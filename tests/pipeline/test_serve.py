@@ -335,6 +335,12 @@ async def every_schedule_starts_its_flow(
     await schedules.all_three_end_well(ended)
     await schedules.is_masked(project.environment["STAGING_SUPERUSER_URL"])
     await project.reaches("failed")
+    status, said = await project.airlock("status", PREFECT_API_URL=api_url)
+    assert (status, "schedules: next: " in said) == (0, True), said
+    assert "refresh-staging/nightly at " in said
+    nowhere = f"http://127.0.0.1:{server.free_port()}/api"
+    _, said = await project.airlock("status", PREFECT_API_URL=nowhere)
+    assert f"schedules: the Prefect server at {nowhere} does not answer (ConnectError)" in said
 
 
 def on_sqlite(project: Project) -> schedules.States:
