@@ -344,7 +344,7 @@ def _ask_for_schedules(project: settings.Project, *arguments: str) -> Popen[str]
     return Popen(command, env=_environment(), stdout=PIPE, text=True)
 
 
-def _schedules(asked: Popen[str] | None) -> dict[str, object] | None:
+def _schedules(asked: Popen[str] | None) -> dict[str, Any] | None:
     """What it found: in words, and what is wrong."""
     if asked is None:
         return None
@@ -688,9 +688,17 @@ def deliver(
         bool, typer.Option("--force", help="Also what was tried a moment ago.")
     ] = False,
 ) -> None:
-    """Send the alerts that wait in the outbox, and show what still waits."""
+    """Send the alerts that wait in the outbox, and show what still waits.
+
+    Whether schedules start what they should is looked at as well: it needs to be told, too.
+    """
+    from airlock import outbox
+
     project = settings.load()
     chosen = [project.target(target)] if target else list(project.targets.values())
+    found = _schedules(_ask_for_schedules(project, "--twice"))
+    if found is not None:
+        _run(outbox.schedules_looked_at(found["problems"]))
     for each in chosen:
         for line in _run(_deliver(each, force=force)):
             typer.echo(f"{each.name}: {line}")

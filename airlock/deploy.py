@@ -640,14 +640,19 @@ async def succeed(lease: Lease) -> None:
     log.info("Deploy %d of %s succeeded", lease.deploy, target.name)
 
 
-async def fail(lease: Lease, failure: str) -> None:
-    """Close a deploy that failed before production was touched."""
+async def fail(lease: Lease, failure: str, *, cancelled: bool = False) -> None:
+    """Close a deploy that failed before production was touched.
+
+    cancelled: a person asked the run to end.
+    """
     target = settings.target(lease.target)
     async with ledger.connection(target) as conn:
         step = await ledger.failed_step(conn, lease.deploy)
         async with conn.transaction():
             # Without schema_after: what touched nothing does not say what the schema should be.
             await ledger.advance(conn, lease, "failed", failed_step=step, failure=failure)
+            if cancelled:
+                await ledger.event(conn, lease, ledger.CANCELLED, "done", failure)
             await outbox.enqueue(conn, lease)
     log.info("Deploy %d of %s failed in %s; untouched", lease.deploy, target.name, step)
 
@@ -669,18 +674,23 @@ async def read_state(lease: Lease) -> State:
         return (await ledger.deploy(conn, lease.deploy)).state
 
 
-async def start_rollback(lease: Lease, failure: str) -> None:
-    """Write that the way back begins, so that people can hear of it while it is under way."""
+async def start_rollback(lease: Lease, failure: str, *, cancelled: bool = False) -> None:
+    """Write that the way back begins, so that people can hear of it while it is under way.
+
+    cancelled: a person asked the run to end.
+    """
     async with ledger.connection(settings.target(lease.target)) as conn:
-        await going_back(conn, lease, failure)
+        await going_back(conn, lease, failure, cancelled=cancelled)
 
 
-async def going_back(conn: Conn, lease: Lease, failure: str) -> Deploy:
+async def going_back(conn: Conn, lease: Lease, failure: str, *, cancelled: bool = False) -> Deploy:
     """The deploy as its way back finds it. That it goes back is written and told, once."""
     row = await ledger.deploy(conn, lease.deploy)
     step = row.failed_step or await ledger.failed_step(conn, lease.deploy)
     async with conn.transaction():
         await ledger.advance(conn, lease, "rolling_back", failed_step=step, failure=failure)
+        if cancelled:
+            await ledger.event(conn, lease, ledger.CANCELLED, "done", failure)
         # Whoever asked for it knows.
         if not await ledger.was_reopened(conn, lease.deploy):
             await outbox.enqueue(conn, lease)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -37,6 +37,8 @@ WITH_DELIVERIES = 2
 SILENT_S = 30.0
 # The journal's line where a person took a deploy up again in order to undo it.
 REOPENED = "reopen"
+# That a person asked the run to end.
+CANCELLED = "cancel"
 # And where its runner had left it open, without an outcome that anybody was told.
 CUT_OFF = "cut_off"
 # How long an upgrade of the ledger's tables waits for whoever has them.
@@ -898,28 +900,16 @@ async def claim_event(conn: Conn, alert: int) -> bool:
     return row is not None
 
 
-async def alerts_since_resolved(conn: Conn, target: str) -> frozenset[str]:
-    """The states of a target's alerts since the last one that resolved, or since ever."""
-    rows = await conn.fetch(
-        "SELECT DISTINCT body->>'state' AS state FROM airlock.alert"
-        " WHERE body->>'target' = $1 AND id > $2",
-        target,
-        await last_resolved(conn, target),
-    )
-    return frozenset(row["state"] for row in rows)
-
-
-async def last_resolved(conn: Conn, target: str) -> int:
-    """The last alert that put an end to the ones before it; 0 where there was none."""
-    return await conn.fetchval(
-        "SELECT coalesce(max(id), 0) FROM airlock.alert"
-        " WHERE body->>'target' = $1 AND (body->>'resolves')::boolean",
-        target,
-    )
+async def open_alerts(conn: Conn, target: str, states: Collection[str]) -> tuple[QueuedAlert, ...]:
+    """A target's alerts in these states that no later alert has put an end to, oldest first."""
+    if not await exists(conn):
+        return ()
+    rows = await conn.fetch(postgres.query("open_alerts"), target, list(states))
+    return tuple(QueuedAlert(**dict(row)) for row in rows)
 
 
 async def last_alert(
-    conn: Conn, target: str, kind: Literal["drift"] | None = None
+    conn: Conn, target: str, kind: Literal["drift", "schedules"] | None = None
 ) -> QueuedAlert | None:
     """The newest alert about a target; of that kind, if one is named."""
     row = await conn.fetchrow(

@@ -10,18 +10,28 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Literal
 
 from airlock import ledger, metrics, record, settings
-from airlock.alert import Alert, Kind, NotTaken, channels, compose, email, letters, routing
+from airlock.alert import (
+    Alert,
+    Kind,
+    NotTaken,
+    channels,
+    compose,
+    email,
+    letters,
+    pagerduty,
+    routing,
+)
 from airlock.alert.compose import Facts
 from airlock.alert.letters import Letter
 from airlock.approval import Approval
-from airlock.errors import Refused
-from airlock.ledger import Delivery, Deploy, Event, Lease
+from airlock.errors import Refused, Transient
+from airlock.ledger import Delivery, Deploy, Event, Lease, QueuedAlert
 from airlock.postgres import Conn
 from airlock.service import probe
 from airlock.settings import Target
@@ -53,8 +63,11 @@ async def enqueue(conn: Conn, lease: Lease) -> None:
                 alert = await _composed(conn, row)
         except Exception as error:  # noqa: BLE001 – people must hear of the outcome at least
             log.warning("The alert about deploy %d is bare: %s", row.id, type(error).__name__)
-        key = f"{row.target}-{row.id}-{row.state}-{lease.fence}"
-        await ledger.enqueue_alert(conn, lease.deploy, key, record.dump(alert))
+        await _put(conn, f"{row.target}-{row.id}-{row.state}-{lease.fence}", alert)
+
+
+async def _put(conn: Conn, key: str, alert: Alert) -> None:
+    await ledger.enqueue_alert(conn, alert.deploy, key, record.dump(routing.filed(alert)))
 
 
 @asynccontextmanager
@@ -75,18 +88,36 @@ async def _composed(conn: Conn, row: Deploy) -> Alert:
         kept_rows=await conn.fetchval(
             "SELECT pg_catalog.count(*) FROM airlock.kept WHERE deploy = $1", row.id
         ),
-        earlier=await _earlier(conn, row, events),
+        open_incidents=await _open_incidents_of(conn, row, events),
         approval=asked.sentence if asked else "",
         turned_down=asked is not None and asked.is_refusal,
     )
     return compose.compose(settings.target(row.target), row, facts)
 
 
-async def _earlier(conn: Conn, row: Deploy, events: Sequence[Event]) -> frozenset[str]:
-    told = await ledger.alerts_since_resolved(conn, row.target)
+async def _open_incidents_of(
+    conn: Conn, row: Deploy, events: Sequence[Event]
+) -> Mapping[str, Collection[str]]:
+    found = await _open_incidents(conn, row.target)
     # Whoever was called past the outbox is not in it.
-    cut_off = any(event.step == ledger.CUT_OFF for event in events)
-    return told | {"stranded"} if cut_off else told
+    if any(event.step == ledger.CUT_OFF for event in events):
+        found.setdefault(routing.incident(row.target, row.id, "stranded"), {"stranded"})
+    return found
+
+
+async def _open_incidents(conn: Conn, target: str) -> dict[str, set[str]]:
+    """By what PagerDuty knows them, with the states of the alerts in each."""
+    found: dict[str, set[str]] = {}
+    for alert in (await _open(conn, target)).values():
+        (incident,) = pagerduty.incidents(alert)
+        found.setdefault(incident, set()).add(alert.state)
+    return found
+
+
+async def _open(conn: Conn, target: str) -> Mapping[int, Alert]:
+    """The alerts that page and that nothing has ended yet, by their number."""
+    queued = letters.readable(await ledger.open_alerts(conn, target, routing.FAILURES))
+    return {each.id: alert for each, alert in queued.items() if routing.page(alert)}
 
 
 def _approval(row: Deploy) -> Approval | None:
@@ -117,7 +148,7 @@ async def approval_wanted(conn: Conn, lease: Lease) -> None:
         why = asked.sentence if asked else ""
         alert = compose.approval_wanted(settings.target(lease.target), row, why)
         key = f"{row.target}-{row.id}-approval-{_digest(row.rehearsal or '')}"
-        await ledger.enqueue_alert(conn, lease.deploy, key, record.dump(alert))
+        await _put(conn, key, alert)
 
 
 async def dead_man(conn: Conn, target: Target) -> None:
@@ -125,7 +156,7 @@ async def dead_man(conn: Conn, target: Target) -> None:
     row = await ledger.last(conn)
     if row is not None and row.is_cut_off and row.silent_s > target.alerts.silent_s:
         key = f"{row.target}-{row.id}-cut_off-{row.fence}"
-        await ledger.enqueue_alert(conn, row.id, key, record.dump(compose.cut_off(target, row)))
+        await _put(conn, key, compose.cut_off(target, row))
 
 
 def _digest(text: str) -> str:
@@ -139,10 +170,10 @@ async def drift_found(
     last = await ledger.last_alert(conn, target.name, "drift")
     known = letters.read(last) if last else None
     alert = compose.drift_found(target, headline, difference, run_url=run_url)
-    is_open = last is not None and last.id > await ledger.last_resolved(conn, target.name)
+    is_open = last is not None and last.id in await _open(conn, target.name)
     if known and is_open and (known.state, known.error) == (alert.state, alert.error):
         return False
-    return await _enqueue_drift(conn, alert, after=last.id if last else 0)
+    return await _put_after(conn, alert, last)
 
 
 async def drift_gone(conn: Conn, target: Target, *, run_url: str | None = None) -> bool:
@@ -151,10 +182,36 @@ async def drift_gone(conn: Conn, target: Target, *, run_url: str | None = None) 
     known = letters.read(last) if last else None
     if last is None or known is None or known.state == "drift_gone":
         return False
-    earlier = await ledger.alerts_since_resolved(conn, target.name)
-    ends = routing.ends("drift_gone", earlier)
-    alert = compose.drift_gone(target, ends=ends, run_url=run_url)
-    return await _enqueue_drift(conn, alert, after=last.id)
+    ends = routing.ended("drift_gone", await _open_incidents(conn, target.name))
+    return await _put_after(conn, compose.drift_gone(target, ends=ends, run_url=run_url), last)
+
+
+async def schedules_looked_at(problems: Sequence[str]) -> bool:
+    """Tell people that schedules start nothing, or that they do again; whether that was news.
+
+    problems: what is wrong with the Prefect server's schedules, in words; none where all is well.
+    They are of no target alone, so the first one of airlock.toml that has a ledger tells of them.
+    """
+    for target in settings.load().targets.values():
+        try:
+            async with ledger.connection(target) as conn:
+                if await ledger.version(conn) >= ledger.WITH_DELIVERIES:
+                    return await _tell_of_schedules(conn, target, problems)
+        except (Refused, Transient):
+            continue  # not set up here, or away: the next one
+    return False
+
+
+async def _tell_of_schedules(conn: Conn, target: Target, problems: Sequence[str]) -> bool:
+    last = await ledger.last_alert(conn, target.name, "schedules")
+    known = letters.read(last) if last else None
+    is_late = known is not None and known.state == "schedules_late"
+    if is_late == bool(problems):
+        return False
+    if problems:
+        return await _put_after(conn, compose.schedules_late(target, problems), last)
+    ends = routing.ended("schedules_on_time", await _open_incidents(conn, target.name))
+    return await _put_after(conn, compose.schedules_on_time(target, ends=ends), last)
 
 
 async def nothing_left(target: Target, head: str | None) -> bool:
@@ -169,16 +226,19 @@ async def nothing_left(target: Target, head: str | None) -> bool:
         known = letters.read(last) if last else None
         if last is None or known is None or (known.kind, known.state) != ("deploy", "failed"):
             return False
-        if not routing.ends("withdrawn", await ledger.alerts_since_resolved(conn, target.name)):
-            return False
-        alert = compose.withdrawn(target, last.deploy, head)
-        key = f"{target.name}-{last.deploy}-withdrawn"
-        await ledger.enqueue_alert(conn, last.deploy, key, record.dump(alert))
+        there = await _open_incidents(conn, target.name)
+        ends = routing.ended("withdrawn", there)
+        of_deploys = [each for each, states in there.items() if routing.ANYTHING & states]
+        if not ends or len(ends) < len(of_deploys):
+            return False  # something worse is open
+        alert = compose.withdrawn(target, last.deploy, head, ends=ends)
+        await _put(conn, f"{target.name}-{last.deploy}-withdrawn", alert)
         return True
 
 
-async def _enqueue_drift(conn: Conn, alert: Alert, *, after: int) -> bool:
-    await ledger.enqueue_alert(conn, None, f"{alert.target}-drift-{after}", record.dump(alert))
+async def _put_after(conn: Conn, alert: Alert, last: QueuedAlert | None) -> bool:
+    """Put it in, unless another one came after the last of its kind meanwhile."""
+    await _put(conn, f"{alert.target}-{alert.kind}-{last.id if last else 0}", alert)
     return True
 
 
@@ -218,9 +278,9 @@ async def deliver(target_name: str, *, force: bool = False) -> tuple[Letter, ...
         late = [letter for letter in found if letter.is_given_up]
         waiting = [letter for letter in found if not letter.is_given_up]
         await ledger.address(conn, [letter.delivery for letter in waiting])
-        resolved = await ledger.last_resolved(conn, target.name)
+        still_open = frozenset(await _open(conn, target.name))
         by_channel = [letters.due(waiting, name, force=force) for name in channels.CHANNELS]
-        passes = (_send_all(target, todo, resolved) for todo in by_channel if todo)
+        passes = (_send_all(target, todo, still_open) for todo in by_channel if todo)
         ended = await asyncio.gather(*passes, return_exceptions=True)
         done = [each.id for each in queued]
         await ledger.close_alerts(conn, done, sorted(channels.configured(target)))
@@ -258,10 +318,11 @@ async def call(alert: Alert, key: str) -> tuple[Letter, ...]:
     """Hand an alert to its channels past the outbox, once; how each ended."""
     target = settings.target(alert.target)
     names = sorted(routing.channels(alert) & channels.configured(target))
+    filed = routing.filed(alert)
     posted = [
-        Letter(alert=alert, key=key, delivery=Delivery(alert=0, channel=name)) for name in names
+        Letter(alert=filed, key=key, delivery=Delivery(alert=0, channel=name)) for name in names
     ]
-    ended = await asyncio.gather(*(_send(target, letter, 0) for letter in posted))
+    ended = await asyncio.gather(*(_send(target, letter, frozenset({0})) for letter in posted))
     return tuple(_after(letter, error) for letter, (error, _) in zip(posted, ended, strict=True))
 
 
@@ -283,14 +344,16 @@ async def _deliver_quietly(name: str) -> None:
         log.warning("The outbox of %s was not emptied: %s", name, type(error).__name__)
 
 
-async def _send_all(target: Target, todo: Sequence[Letter], resolved: int) -> tuple[Letter, ...]:
+async def _send_all(
+    target: Target, todo: Sequence[Letter], still_open: frozenset[int]
+) -> tuple[Letter, ...]:
     """Try one channel's letters in order, until it is seen to be down."""
     until, tried = time.monotonic() + PASS_S, list[Letter]()
     async with ledger.connection(target) as conn:
         for letter in todo:
             if time.monotonic() >= until:
                 break
-            done, goes_on = await _try(conn, target, letter, resolved)
+            done, goes_on = await _try(conn, target, letter, still_open)
             tried += [done] if done else []
             # A later alert may be the end of what this one says: it does not overtake it.
             if not goes_on:
@@ -299,7 +362,7 @@ async def _send_all(target: Target, todo: Sequence[Letter], resolved: int) -> tu
 
 
 async def _try(
-    conn: Conn, target: Target, letter: Letter, resolved: int
+    conn: Conn, target: Target, letter: Letter, still_open: frozenset[int]
 ) -> tuple[Letter | None, bool]:
     """The letter after one attempt, None if that was another deliverer's; whether the next follows.
 
@@ -310,7 +373,7 @@ async def _try(
         now = await ledger.claim(conn, delivery, wait_s=_limit_s(delivery.channel))
         if now is None or now.taken or now.attempts != delivery.attempts:
             return None, now is not None and (now.taken or now.refused)
-        error, ended = await _send(target, letter, resolved)
+        error, ended = await _send(target, letter, still_open)
         refused = ended == "refused" or (
             ended == "later" and delivery.attempts + 1 >= letters.HOLDS_UP_ATTEMPTS
         )
@@ -330,10 +393,13 @@ def _after(letter: Letter, error: str | None) -> Letter:
     return replace(letter, delivery=replace(delivery, waited_s=0.0))
 
 
-async def _send(target: Target, letter: Letter, resolved: int) -> tuple[str | None, Ending]:
+async def _send(
+    target: Target, letter: Letter, still_open: frozenset[int]
+) -> tuple[str | None, Ending]:
     """Why a channel did not take an alert, None if it did; and how the attempt ended."""
     channel = letter.delivery.channel
-    if channel in routing.LATEST_ONLY and letter.delivery.alert < resolved:
+    is_over = not letter.alert.resolves and letter.delivery.alert not in still_open
+    if channel in routing.LATEST_ONLY and is_over:
         return None, "taken"
     try:
         async with asyncio.timeout(_limit_s(channel)):

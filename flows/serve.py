@@ -24,6 +24,9 @@ from flows.runtime.api import client, pause_work_pool, unfinished_runs
 from flows.runtime.command import LOOPBACK, auth_string
 from flows.runtime.deployments import published_by_title
 from flows.runtime.process import tail
+from flows.schedules import look_twice
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -95,6 +98,20 @@ async def _deliver_for_ever() -> None:
     while True:
         await outbox.deliver_all()
         await asyncio.sleep(DELIVER_EVERY_S)
+
+
+async def _watch_schedules_for_ever(runtime: Runtime) -> None:
+    """Tell people when schedules start nothing; this itself needs none of them."""
+    while True:
+        await asyncio.sleep(DELIVER_EVERY_S)
+        try:
+            found = await look_twice(runtime.api_url)
+            await outbox.schedules_looked_at(list(found.problems.values()))
+        except Exception as error:  # noqa: BLE001 – the loop goes on
+            log.warning("Schedules were not looked at: %s", type(error).__name__)
+            continue
+        for problem in found.problems.values():
+            log.warning("Schedules: %s", problem)
 
 
 async def _drain(runtime: Runtime, console: Console) -> None:
@@ -170,6 +187,10 @@ async def _until_stopped(runtime: Runtime, stop: asyncio.Event, console: Console
     died = asyncio.create_task(_end_of_one(runtime))
     drained = asyncio.create_task(_drained(runtime, stop, console))
     delivering = asyncio.create_task(_deliver_for_ever())
+    watching = asyncio.create_task(_watch_schedules_for_ever(runtime))
+    # A pool that is paused for the end starts nothing, as it should.
+    stopping = asyncio.create_task(stop.wait())
+    stopping.add_done_callback(lambda _: watching.cancel())
     try:
         await asyncio.wait({died, drained}, return_when=asyncio.FIRST_COMPLETED)
         if drained.done():
@@ -179,7 +200,7 @@ async def _until_stopped(runtime: Runtime, stop: asyncio.Event, console: Console
         console.print(f"The {died.result()} ended by itself:\n{tail(output)}", markup=False)
         return 1
     finally:
-        for each in (died, drained, delivering):
+        for each in (died, drained, delivering, watching, stopping):
             each.cancel()
 
 

@@ -133,7 +133,7 @@ def _read_back(lease: Lease, state: ledger.State, failure: Exception, good: str)
 
 async def _close(lease: Lease, failure: Exception) -> State:
     reason = _said(failure)
-    await fail(lease, reason)
+    await fail(lease, reason, cancelled=isinstance(failure, Interrupted))
     name = "Cancelled" if isinstance(failure, Interrupted) else "Refused"
     return _ended(name, f"{lease.target} was not touched. {_in_short(reason)}", failure)
 
@@ -150,7 +150,7 @@ def _said(failure: Exception) -> str:
 async def _go_back(lease: Lease, failure: Exception, back: Back) -> State:
     reason = _said(failure)
     try:
-        await start_rollback(lease, reason)
+        await start_rollback(lease, reason, cancelled=isinstance(failure, Interrupted))
         async with _telling(lease.target):
             await back(lease, reason)
     except LeaseLost:

@@ -19,6 +19,6 @@ from tasks.policy import is_transient
     cache_policy=NO_CACHE,
     task_run_name="fail {lease.target}",
 )
-async def fail(lease: Lease, failure: str) -> None:
+async def fail(lease: Lease, failure: str, *, cancelled: bool = False) -> None:
     """Write why it failed, and the alert. Seconds; safe to repeat."""
-    return await deploy.fail(lease, failure)
+    return await deploy.fail(lease, failure, cancelled=cancelled)

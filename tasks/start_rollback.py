@@ -19,6 +19,6 @@ from tasks.policy import is_transient
     cache_policy=NO_CACHE,
     task_run_name="start_rollback {lease.target}",
 )
-async def start_rollback(lease: Lease, failure: str) -> None:
+async def start_rollback(lease: Lease, failure: str, *, cancelled: bool = False) -> None:
     """Write that the way back begins, and put it into the outbox. Written twice it is told once."""
-    await deploy.start_rollback(lease, failure)
+    await deploy.start_rollback(lease, failure, cancelled=cancelled)

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ipaddress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
+from urllib.parse import urlsplit
 
 State = Literal[
     "succeeded",
@@ -22,8 +24,18 @@ State = Literal[
     "approval_wanted",
     "drift_found",
     "drift_gone",
+    "schedules_late",
+    "schedules_on_time",
 ]
-Kind = Literal["deploy", "refresh", "drift"]
+Kind = Literal["deploy", "refresh", "drift", "schedules"]
+
+
+def _is_here(host: str | None) -> bool:
+    """Whether only this machine is meant."""
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class NotTaken(Exception):
@@ -44,14 +56,17 @@ class Alert:
     state: "turned_down" is a deploy that nobody approved or that a person ended before production,
         "withdrawn" a refused one of which nothing is left to deploy, "undone" a rollback that a
         person asked for, "cut_off" one that nobody works on any more.
-    resolves: an earlier alert of the target was open, and this outcome ends it.
+    cancelled: a person asked the run to end.
+    incident: what this alert opens, if it pages, and another one ends; empty in older outboxes,
+        which had one for each target.
+    resolves: an earlier alert was open, and this outcome ends it. ends: the incidents of those.
     detect_s, restore_s: from going live to the failure, from there to everything being back.
     ref: commit of the release, for those who know it by that.
     """
 
     headline: str
     target: str
-    deploy: int | None  # None: about drift, which no deploy made
+    deploy: int | None  # None: about drift or schedules, which no deploy made
     state: State
     versions: str = ""
     failed_step: str = ""
@@ -62,7 +77,10 @@ class Alert:
     snapshot: str | None = None
     next_command: str = ""
     kind: Kind = "deploy"
+    cancelled: bool = False
+    incident: str = ""
     resolves: bool = False
+    ends: tuple[str, ...] = ()
     at: datetime | None = None
     evidence: tuple[str, ...] = ()
     approval: str = ""
@@ -70,6 +88,12 @@ class Alert:
     restore_s: float | None = None
     run_url: str | None = None
     ref: str | None = None
+
+    def seen_from(self, host: str | None) -> Alert:
+        """The alert for readers on that host: a link to this machine leads them nowhere."""
+        if self.run_url is None or _is_here(host) or not _is_here(urlsplit(self.run_url).hostname):
+            return self
+        return replace(self, run_url=None)
 
     @property
     def title(self) -> str:
@@ -79,7 +103,7 @@ class Alert:
     @property
     def event(self) -> str:
         """Its name as an event, such as ``airlock.deploy.rolled_back``."""
-        return f"airlock.{self.kind}.{self.state.removeprefix('drift_')}"
+        return f"airlock.{self.kind}.{self.state.removeprefix(f'{self.kind}_')}"
 
     @property
     def lines(self) -> tuple[str, ...]:

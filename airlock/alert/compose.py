@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -11,7 +11,7 @@ from typing import cast
 from airlock import ledger, postgres, record
 from airlock.alert import Alert, Kind, State, routing
 from airlock.health import HealthVerdict
-from airlock.ledger import REOPENED, Deploy, Event, Lease
+from airlock.ledger import CANCELLED, REOPENED, Deploy, Event, Lease
 from airlock.service import Release, log
 from airlock.settings import Target
 from airlock.snapshot import Snapshot
@@ -36,14 +36,14 @@ LIVE = (
 class Facts:
     """What the ledger does not have in the deploy's row.
 
-    earlier: the states of the target's alerts since the last one that resolved.
+    open_incidents: of the target, with the states of the alerts that opened them.
     approval: who was asked and what they decided, in words.
     turned_down: that they said no, or nothing in time.
     """
 
     events: Sequence[Event]
     kept_rows: int
-    earlier: Collection[str]
+    open_incidents: Mapping[str, Collection[str]]
     approval: str = ""
     turned_down: bool = False
 
@@ -54,6 +54,7 @@ def compose(target: Target, row: Deploy, facts: Facts) -> Alert:
     detect_s, restore_s = times(row, facts.events)
     snapshot = record.load(Snapshot, row.snapshot) if row.snapshot else None
     release = record.load(Release, row.release) if row.release else None
+    ends = routing.ended(state, facts.open_incidents) if _is_well(row.after.health) else ()
     alert = Alert(
         headline=row.headline,
         target=row.target,
@@ -68,7 +69,9 @@ def compose(target: Target, row: Deploy, facts: Facts) -> Alert:
         kept_rows=facts.kept_rows,
         snapshot=snapshot.id if snapshot else None,
         next_command=row.next_command,
-        resolves=routing.ends(state, facts.earlier) and _is_well(row.after.health),
+        cancelled=was_cancelled(facts.events),
+        resolves=bool(ends),
+        ends=ends,
         at=row.finished_at or datetime.now(UTC),
         evidence=evidence(row) if row.failure else (),
         approval=facts.approval,
@@ -157,7 +160,7 @@ def drift_found(target: Target, headline: str, difference: str, *, run_url: str 
     return scrubbed(target, alert)
 
 
-def drift_gone(target: Target, *, ends: bool, run_url: str | None) -> Alert:
+def drift_gone(target: Target, *, ends: tuple[str, ...], run_url: str | None) -> Alert:
     """That it is again."""
     alert = Alert(
         headline=f"DRIFT GONE – {target.name} has the schema of its ledger again",
@@ -165,7 +168,8 @@ def drift_gone(target: Target, *, ends: bool, run_url: str | None) -> Alert:
         deploy=None,
         kind="drift",
         state="drift_gone",
-        resolves=ends,
+        resolves=bool(ends),
+        ends=ends,
         at=datetime.now(UTC),
         run_url=run_url,
         next_command=f"airlock status {target.name}",
@@ -173,7 +177,40 @@ def drift_gone(target: Target, *, ends: bool, run_url: str | None) -> Alert:
     return scrubbed(target, alert)
 
 
-def withdrawn(target: Target, deploy: int | None, head: str | None) -> Alert:
+def schedules_late(target: Target, problems: Sequence[str]) -> Alert:
+    """That schedules of the Prefect server start nothing. problems: what is wrong, in words."""
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    alert = Alert(
+        headline=f"SCHEDULES LATE – {problems[0]}{more}",
+        target=target.name,
+        deploy=None,
+        kind="schedules",
+        state="schedules_late",
+        error="\n".join(problems),
+        at=datetime.now(UTC),
+        next_command="airlock status; then the logs of the Prefect server and its worker",
+    )
+    return scrubbed(target, alert)
+
+
+def schedules_on_time(target: Target, *, ends: tuple[str, ...]) -> Alert:
+    """That they do again."""
+    return Alert(
+        headline="SCHEDULES ON TIME – each has its next run and a worker that takes it",
+        target=target.name,
+        deploy=None,
+        kind="schedules",
+        state="schedules_on_time",
+        resolves=bool(ends),
+        ends=ends,
+        at=datetime.now(UTC),
+        next_command="airlock status",
+    )
+
+
+def withdrawn(
+    target: Target, deploy: int | None, head: str | None, *, ends: tuple[str, ...]
+) -> Alert:
     """That what was refused is not there any more, and nothing else to deploy."""
     stands = head or "an empty schema"
     return Alert(
@@ -181,7 +218,8 @@ def withdrawn(target: Target, deploy: int | None, head: str | None) -> Alert:
         target=target.name,
         deploy=deploy,
         state="withdrawn",
-        resolves=True,
+        resolves=bool(ends),
+        ends=ends,
         at=datetime.now(UTC),
         next_command=f"airlock status {target.name}",
     )
@@ -239,6 +277,11 @@ def _state(row: Deploy, facts: Facts) -> State:
     if row.state == "rolled_back" and by_hand(facts.events):
         return "undone"
     return cast("State", row.state)
+
+
+def was_cancelled(events: Sequence[Event]) -> bool:
+    """Whether a person asked the run to end: Ctrl-C, SIGTERM, or Cancel in the UI."""
+    return any(event.step == CANCELLED for event in events)
 
 
 def by_hand(events: Sequence[Event]) -> bool:

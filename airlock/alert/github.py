@@ -34,7 +34,11 @@ async def send(target: Target, key: str, alert: Alert) -> None:
     wanted = deployment(alert, settings.environment or target.name)
     async with http.client(headers) as client:
         number = await _found(client, url, wanted) or await _created(client, url, wanted)
-        http.taken(await client.post(f"{url}/{number}/statuses", json=status(alert)))
+        http.taken(
+            await client.post(
+                f"{url}/{number}/statuses", json=status(alert.seen_from(http.host(url)))
+            )
+        )
 
 
 def deployment(alert: Alert, environment: str) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from airlock.alert import NotTaken
 from airlock.authorities import authorities
@@ -28,6 +29,11 @@ def client(headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
         follow_redirects=False,
         headers=headers,
     )
+
+
+def host(url: str) -> str | None:
+    """The name or number of the machine that an address leads to."""
+    return urlsplit(url).hostname
 
 
 def taken(answer: httpx.Response) -> httpx.Response:

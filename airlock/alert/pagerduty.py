@@ -1,4 +1,4 @@
-"""PagerDuty: one incident for each target, opened by a failure and resolved by the next good end.
+"""PagerDuty: an incident for each failure, resolved by the next good end.
 
 https://developer.pagerduty.com/docs/events-api-v2-overview
 """
@@ -6,7 +6,7 @@ https://developer.pagerduty.com/docs/events-api-v2-overview
 from __future__ import annotations
 
 from airlock.alert import Alert, http
-from airlock.alert.routing import ROUTES
+from airlock.alert.routing import page
 from airlock.settings import AlertSettings, Target
 
 SUMMARY_CHARACTERS = 1024
@@ -17,20 +17,28 @@ def is_configured(alerts: AlertSettings) -> bool:
 
 
 async def send(target: Target, key: str, alert: Alert) -> None:
-    del key  # the incident's own is the target's
+    del key  # the incident has one of its own
     routing_key = target.variable(target.alerts.pagerduty_key_env or "")
-    await http.post(target.alerts.pagerduty_url, body(routing_key, alert))
+    url = target.alerts.pagerduty_url
+    for incident in incidents(alert):
+        await http.post(url, body(routing_key, alert.seen_from(http.host(url)), incident))
 
 
-def body(routing_key: str, alert: Alert) -> dict[str, object]:
+def incidents(alert: Alert) -> tuple[str, ...]:
+    """Those that it opens or ends; the target's one where an older version made the alert."""
+    oldest = f"airlock-{alert.target}"
+    return (alert.ends or (oldest,)) if alert.resolves else (alert.incident or oldest,)
+
+
+def body(routing_key: str, alert: Alert, incident: str) -> dict[str, object]:
     event: dict[str, object] = {
         "routing_key": routing_key,
         "event_action": "resolve" if alert.resolves else "trigger",
-        "dedup_key": f"airlock-{alert.target}",
+        "dedup_key": incident,
         "payload": {
             "summary": alert.title[:SUMMARY_CHARACTERS],
             "source": alert.target,
-            "severity": ROUTES[alert.state].page or "info",
+            "severity": page(alert) or "info",
             "component": alert.failed_step or alert.kind,
             "class": alert.event,
             "custom_details": dict(line.split(": ", 1) for line in alert.lines[1:]),

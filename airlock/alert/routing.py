@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from airlock.alert import Alert, State
@@ -11,9 +11,12 @@ from airlock.alert import Alert, State
 Severity = Literal["critical", "error", "warning", "info"]
 DeploymentStatus = Literal["success", "failure", "error", "inactive"]
 
+# What a deploy that ends well puts an end to.
 ANYTHING: frozenset[State] = frozenset(
     {"failed", "rolling_back", "rolled_back", "stranded", "cut_off", "drift_found"}
 )
+# An incident of their own, and whoever asked the run to end: production may be half-way.
+FOR_SURE: frozenset[State] = frozenset({"stranded", "cut_off"})
 NOTHING: frozenset[State] = frozenset()
 
 
@@ -22,7 +25,7 @@ class Route:
     """What one outcome is to each channel. The generic webhook gets all of them.
 
     told: whether people read of it even when it resolves nothing.
-    page: how loud the pager is; None means that it stays silent.
+    page: how loud the pager is; None means that it stays silent. What pages opens an incident.
     status: the GitHub deployment's; None means that no deployment was meant.
     ends: the open failures that it puts an end to.
     """
@@ -51,19 +54,43 @@ ROUTES: Mapping[State, Route] = {
     "approval_wanted": Route(told=True, page=None, status=None, ends=NOTHING),
     "drift_found": Route(told=True, page="warning", status=None, ends=NOTHING),
     "drift_gone": Route(told=False, page=None, status=None, ends=frozenset({"drift_found"})),
+    "schedules_late": Route(told=True, page="error", status=None, ends=NOTHING),
+    "schedules_on_time": Route(
+        told=False, page=None, status=None, ends=frozenset({"schedules_late"})
+    ),
 }
+FAILURES: frozenset[State] = frozenset(state for state, route in ROUTES.items() if route.page)
 
 # A page that was resolved before it could be sent would be opened by it, for nothing.
 LATEST_ONLY: frozenset[str] = frozenset({"pagerduty"})
 
 
-def ends(state: State, before: Collection[str]) -> bool:
-    """Whether this outcome ends every failure of the target that is still open.
+def page(alert: Alert) -> Severity | None:
+    """How loud the pager is. What a person ended pages nobody, unless it needs a person."""
+    if alert.cancelled and alert.state not in FOR_SURE:
+        return None
+    return ROUTES[alert.state].page
 
-    before: the states of its alerts since the last one that did so.
+
+def incident(target: str, about: int | str, state: State) -> str:
+    """What an alert opens. about: the deploy's number, or what else it is about.
+
+    A pager adds a second alert of an open incident to the first one and calls nobody, so another
+    deploy is another incident, and so is one that needs a person for sure.
     """
-    still_open = ANYTHING.intersection(before)
-    return bool(still_open) and still_open <= ROUTES[state].ends
+    return f"airlock-{target}-{about}" + (f"-{state}" if state in FOR_SURE else "")
+
+
+def filed(alert: Alert) -> Alert:
+    """The alert with its incident."""
+    about = alert.deploy or alert.kind
+    return replace(alert, incident=incident(alert.target, about, alert.state))
+
+
+def ended(state: State, open_incidents: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """The incidents that an outcome puts an end to. open_incidents: with the states in them."""
+    ends = ROUTES[state].ends
+    return tuple(each for each, states in open_incidents.items() if ends.issuperset(states))
 
 
 def channels(alert: Alert) -> frozenset[str]:
@@ -72,7 +99,7 @@ def channels(alert: Alert) -> frozenset[str]:
     found: set[str] = {"webhook"}
     if route.told or alert.resolves:
         found |= {"slack", "email"}
-    if route.page or alert.resolves:
+    if page(alert) or alert.resolves:
         found.add("pagerduty")
     # A refresh deploys no code: it restarts what runs.
     if route.status and alert.ref and alert.kind == "deploy":

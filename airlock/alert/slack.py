@@ -15,7 +15,8 @@ def is_configured(alerts: AlertSettings) -> bool:
 
 async def send(target: Target, key: str, alert: Alert) -> None:
     del key  # an incoming webhook knows none
-    await http.post(target.variable(target.alerts.slack_url_env or ""), body(alert))
+    url = target.variable(target.alerts.slack_url_env or "")
+    await http.post(url, body(alert.seen_from(http.host(url))))
 
 
 def body(alert: Alert) -> dict[str, object]:

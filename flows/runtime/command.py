@@ -16,6 +16,8 @@ LOOPBACK = "127.0.0.1"
 WORK_POOL = "airlock"
 WORKER = "airlock"
 CORE_LOGGER = "airlock"
+# Where people find the UI, if not at the server's own address: the links in alerts lead there.
+UI_VARIABLE = "PREFECT_UI_URL"
 AUTH_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
 POLL_S = 2
 # Prefect's shortest. A run whose process and worker are both gone is noticed by its silence.
@@ -67,7 +69,7 @@ def environment(state_dir: Path, *, api_url: str | None = None) -> dict[str, str
     """This process's environment with its Prefect settings replaced by ours.
 
     Whatever PREFECT_ variables a person has set point at another server or another account; only
-    what our own server asks of its callers is taken over.
+    what our own server asks of its callers, and where people find its UI, is taken over.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     # The worker starts flow runs with "python"; a bare one may be the system's.
@@ -86,6 +88,8 @@ def environment(state_dir: Path, *, api_url: str | None = None) -> dict[str, str
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "PYTHONUNBUFFERED": "1",
     }
+    if ui_url := os.environ.get(UI_VARIABLE):
+        own[UI_VARIABLE] = ui_url
     if secret := auth_string():
         own |= {AUTH_VARIABLE: secret, "PREFECT_API_AUTH_STRING": secret}
     if api_url:

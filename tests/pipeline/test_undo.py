@@ -64,7 +64,7 @@ async def test_a_deploy_whose_ledger_is_out_of_reach_is_stranded_and_a_person_is
     monkeypatch.setattr("tasks.call_for_help.emit", emit)
     state = await story("the connection was lost", return_state=True)
     (call,) = pager.bodies
-    assert (call["event_action"], call["dedup_key"]) == ("trigger", "airlock-prod")
+    assert (call["event_action"], call["dedup_key"]) == ("trigger", "airlock-prod-7-stranded")
     headline = "ROLLBACK FAILED – prod, deploy 7: its ledger was not reached"
     assert call["payload"]["summary"] == headline
     assert call["payload"]["severity"] == "critical"

@@ -85,7 +85,7 @@ async def test_an_alert_is_closed_when_each_of_its_channels_has_it(project, chan
     assert sorted(letter.delivery.channel for letter in tried) == ["pagerduty", "slack", "webhook"]
     assert all(letter.delivery.taken for letter in tried)
     assert channels.told == ["REFUSED – prod was not touched, still on an empty schema"]
-    assert channels.pages == [("trigger", "airlock-prod")]
+    assert channels.pages == [("trigger", "airlock-prod-1")]
     assert await project.fetch("SELECT delivered_at IS NOT NULL FROM airlock.alert") == [(True,)]
     assert await outbox.deliver("prod", force=True) == ()
     assert len(channels.slack.bodies) == 1
@@ -95,7 +95,7 @@ async def test_a_channel_that_is_down_holds_up_no_other_and_is_tried_later(proje
     channels.slack.status = 500
     await failed(project)
     await outbox.deliver("prod")
-    assert channels.pages == [("trigger", "airlock-prod")]
+    assert channels.pages == [("trigger", "airlock-prod-1")]
     assert channels.states == ["failed"]
     assert await outbox.deliver("prod") == ()  # its pause is not over
     channels.slack.status = 200
@@ -322,7 +322,7 @@ async def test_the_next_good_deploy_resolves_once_and_a_later_one_is_told_to_pro
     ]
     assert channels.states == ["failed", "succeeded", "succeeded"]
     # The page that was resolved before it was sent is not opened any more.
-    assert channels.pages == [("resolve", "airlock-prod")]
+    assert channels.pages == [("resolve", "airlock-prod-1")]
 
 
 async def test_a_page_that_was_sent_is_resolved(project, channels):
@@ -331,7 +331,7 @@ async def test_a_page_that_was_sent_is_resolved(project, channels):
     project.write(1, *TABLE)
     await project.deploy()
     await outbox.deliver("prod")
-    assert channels.pages == [("trigger", "airlock-prod"), ("resolve", "airlock-prod")]
+    assert channels.pages == [("trigger", "airlock-prod-1"), ("resolve", "airlock-prod-1")]
 
 
 @pytest.mark.parametrize("before", [steps.fail, steps.roll_back])
@@ -361,7 +361,7 @@ async def test_a_deploy_that_is_silent_for_longer_than_its_limit_is_told_once_fo
     for _ in range(2):
         await outbox.deliver("prod")
     assert channels.told == ["CUT OFF – planned, and its runner is gone (prod)"]
-    assert channels.pages == [("trigger", "airlock-prod")]
+    assert channels.pages == [("trigger", "airlock-prod-1-cut_off")]
     assert "Next: airlock recover prod" in channels.slack.bodies[0]["text"].replace("*", "")
 
     await project.take_over(lease)
@@ -382,7 +382,7 @@ async def test_an_undo_by_hand_pages_nobody_and_a_rollback_after_a_failure_does(
     again = await project.begin()
     await steps.roll_back(again, "it failed")
     await outbox.deliver("prod")
-    assert set(channels.pages) == {("trigger", "airlock-prod")}
+    assert set(channels.pages) == {("trigger", "airlock-prod-2")}
     assert channels.states[2:] == ["rolling_back", "rolled_back"]
 
 
@@ -392,8 +392,93 @@ async def test_whoever_ends_a_deploy_by_hand_before_production_pages_nobody(proj
     lease, _ = await steps.reopen(project.target)
     await steps.fail(lease, "not wanted")
     await outbox.deliver("prod")
-    assert ("trigger", "airlock-prod") not in channels.pages
+    assert "trigger" not in dict(channels.pages)
     assert channels.states == ["turned_down"]
+
+
+async def test_a_stranded_production_pages_although_a_refusal_is_open_and_all_end_together(
+    project, channels
+):
+    await failed(project)
+    project.write(1, *TABLE)
+    await steps.strand(await project.begin(), "it does not go back")
+    await outbox.deliver("prod")
+    opened = ["airlock-prod-1", "airlock-prod-2-stranded"]
+    assert channels.pages == [("trigger", each) for each in opened]
+    lease, _ = await steps.reopen(project.target)
+    await steps.roll_back(lease, "asked for")
+    await outbox.deliver("prod")
+    assert channels.pages[2:] == [("resolve", each) for each in opened]
+
+
+@pytest.mark.parametrize("end", [steps.fail, steps.start_rollback])
+async def test_a_deploy_that_a_person_cancelled_pages_nobody_and_leaves_nothing_open(
+    project, channels, end
+):
+    project.write(1, *TABLE)
+    lease = await project.begin()
+    await end(lease, "The run was asked to end (Cancel).", cancelled=True)
+    if end is steps.start_rollback:
+        await steps.roll_back(lease, "The run was asked to end (Cancel).")
+    await outbox.deliver("prod")
+    assert channels.told != []
+    assert channels.pages == []
+    await project.deploy()
+    await outbox.deliver("prod")
+    assert channels.pages == []
+    assert not channels.told[-1].startswith("RESOLVED")
+
+
+async def test_what_is_stranded_pages_whoever_asked_for_the_end(project, channels):
+    project.write(1, *TABLE)
+    lease = await project.begin()
+    await steps.start_rollback(lease, "The run was asked to end (Cancel).", cancelled=True)
+    await steps.strand(lease, "it does not go back")
+    await outbox.deliver("prod")
+    assert channels.pages == [("trigger", "airlock-prod-1-stranded")]
+
+
+async def test_the_one_incident_of_an_older_version_is_resolved_under_its_own_name(
+    project, channels
+):
+    await failed(project)
+    older = "UPDATE airlock.alert SET body = body - 'incident' - 'ends' - 'cancelled'"
+    await project.execute(older)
+    await outbox.deliver("prod")
+    project.write(1, *TABLE)
+    await project.deploy()
+    await outbox.deliver("prod")
+    assert channels.pages == [("trigger", "airlock-prod"), ("resolve", "airlock-prod")]
+
+
+async def test_late_schedules_are_told_once_and_once_that_they_are_on_time_again(
+    project, channels, conn
+):
+    late = ["drift/nightly should have started 5 min ago", "no worker takes runs"]
+    assert not await outbox.schedules_looked_at(late), "there is no ledger to put it into"
+    await ledger.ensure(conn)
+    news = []
+    for problems in ([], late, late, late[:1], [], [], late):
+        news.append(await outbox.schedules_looked_at(problems))
+        await outbox.deliver("prod")
+    assert news == [False, True, False, False, True, False, True]
+    assert channels.told == [
+        f"SCHEDULES LATE – {late[0]} (and 1 more)",
+        "RESOLVED – SCHEDULES ON TIME – each has its next run and a worker that takes it",
+        f"SCHEDULES LATE – {late[0]} (and 1 more)",
+    ]
+    incident = "airlock-prod-schedules"
+    actions = ["trigger", "resolve", "trigger"]
+    assert channels.pages == [(action, incident) for action in actions]
+
+
+async def test_a_good_deploy_does_not_say_that_schedules_are_on_time(project, channels, conn):
+    await ledger.ensure(conn)
+    await outbox.schedules_looked_at(["no worker takes runs"])
+    project.write(1, *TABLE)
+    await project.deploy()
+    await outbox.deliver("prod")
+    assert channels.pages == [("trigger", "airlock-prod-schedules")]
 
 
 async def test_an_undo_by_hand_resolves_a_stranded_deploy(project, channels):
@@ -406,7 +491,10 @@ async def test_an_undo_by_hand_resolves_a_stranded_deploy(project, channels):
     await steps.roll_back(lease, "asked for")
     await outbox.deliver("prod")
     assert channels.told[1:] == ["RESOLVED – ROLLED BACK – schema back on an empty schema (prod)"]
-    assert channels.pages == [("trigger", "airlock-prod"), ("resolve", "airlock-prod")]
+    assert channels.pages == [
+        ("trigger", "airlock-prod-1-stranded"),
+        ("resolve", "airlock-prod-1-stranded"),
+    ]
 
 
 @pytest.mark.parametrize("end", [steps.fail, steps.strand, steps.roll_back])
@@ -434,7 +522,7 @@ async def test_whoever_was_called_past_the_outbox_is_told_that_it_is_over(projec
         "RESOLVED – ROLLED BACK – schema back on an empty schema (prod)",
         "RESOLVED – REFUSED – prod was not touched, still on an empty schema",
     ]
-    assert channels.pages[0] == ("resolve", "airlock-prod")
+    assert channels.pages[0] == ("resolve", "airlock-prod-1-stranded")
 
 
 async def test_approval_is_asked_for_once_per_rehearsal_and_pages_nobody(project, channels, conn):
@@ -557,11 +645,11 @@ async def test_no_row_of_production_reaches_a_receiver_and_the_report_has_it(
 
 
 async def test_a_deploy_succeeds_whatever_becomes_of_its_alert(project, monkeypatch):
-    async def broken(conn: Conn, target: str) -> frozenset[str]:
-        await conn.execute("SELECT 1/0")
+    async def broken(conn: Conn, target: str, states: frozenset[str]) -> frozenset[str]:
+        await conn.execute(f"SELECT 1/0, {len(states)}")
         raise AssertionError(target)
 
-    monkeypatch.setattr(ledger, "alerts_since_resolved", broken)
+    monkeypatch.setattr(ledger, "open_alerts", broken)
     project.write(1, *TABLE)
     await project.deploy()
     assert await project.fetch("SELECT state FROM airlock.deploy") == [("succeeded",)]

@@ -103,9 +103,22 @@ def test_an_alert_comes_back_from_the_outbox_as_it_was():
 
 def test_an_alert_that_an_older_airlock_queued_can_still_be_read():
     older = json.loads(record.dump(make()))
-    for name in ("kind", "resolves", "at", "evidence", "approval", "detect_s", "run_url", "ref"):
+    for name in (
+        *("kind", "cancelled", "incident", "resolves", "ends"),
+        *("at", "evidence", "approval", "detect_s", "run_url", "ref"),
+    ):
         del older[name]
     assert record.load(Alert, json.dumps(older)) == make()
+
+
+@pytest.mark.parametrize("here", ["127.0.0.1", "localhost", "[::1]", "127.8.9.1"])
+def test_a_link_to_this_machine_is_left_out_for_readers_on_another(here):
+    alert = make(run_url=f"http://{here}:4200/runs/1")
+    for remote in ("hooks.slack.com", "10.0.0.7", None):
+        assert alert.seen_from(remote).run_url is None
+    assert alert.seen_from("127.0.0.1") == alert
+    reachable = make(run_url="https://prefect.example.org/runs/1")
+    assert reachable.seen_from("hooks.slack.com") == reachable
 
 
 @pytest.mark.parametrize(
@@ -115,6 +128,7 @@ def test_an_alert_that_an_older_airlock_queued_can_still_be_read():
         ({"kind": "refresh", "state": "failed"}, "airlock.refresh.failed"),
         ({"kind": "drift", "state": "drift_found"}, "airlock.drift.found"),
         ({"kind": "drift", "state": "drift_gone"}, "airlock.drift.gone"),
+        ({"kind": "schedules", "state": "schedules_late"}, "airlock.schedules.late"),
     ],
 )
 def test_its_event_is_named_by_kind_and_outcome(changed, event):
@@ -143,6 +157,8 @@ PEOPLE, PAGER, HOOK, HUB = {"slack", "email"}, {"pagerduty"}, {"webhook"}, {"git
         ("drift_found", False, HOOK | PEOPLE | PAGER),
         ("drift_gone", False, HOOK),
         ("drift_gone", True, HOOK | PEOPLE | PAGER),
+        ("schedules_late", False, HOOK | PEOPLE | PAGER),
+        ("schedules_on_time", True, HOOK | PEOPLE | PAGER),
     ],
 )
 def test_each_outcome_goes_to_its_channels(state, resolves, expected):
@@ -155,27 +171,45 @@ def test_each_outcome_goes_to_its_channels(state, resolves, expected):
 @pytest.mark.parametrize(
     ("state", "before", "ends"),
     [
-        ("succeeded", set(), False),
-        ("succeeded", {"succeeded", "approval_wanted", "undone"}, False),
-        ("succeeded", {"failed"}, True),
-        ("succeeded", {"rolled_back", "succeeded"}, True),
-        ("succeeded", {"stranded", "drift_found"}, True),
-        ("undone", {"stranded"}, True),
-        ("undone", {"succeeded"}, False),
-        ("drift_gone", {"drift_found"}, True),
-        ("drift_gone", {"drift_found", "stranded"}, False),
-        ("rolled_back", {"failed"}, False),
-        ("failed", {"failed"}, False),
-        ("succeeded", {"turned_down"}, False),
-        ("turned_down", {"failed"}, False),
-        ("turned_down", {"stranded"}, True),
-        ("withdrawn", {"failed"}, True),
-        ("withdrawn", {"failed", "drift_found"}, False),
-        ("withdrawn", {"stranded"}, False),
+        ("succeeded", {}, ()),
+        ("succeeded", {"a": {"failed"}}, ("a",)),
+        ("succeeded", {"a": {"stranded"}, "b": {"drift_found"}}, ("a", "b")),
+        ("succeeded", {"a": {"rolling_back", "rolled_back"}, "b": {"schedules_late"}}, ("a",)),
+        ("undone", {"a": {"stranded"}}, ("a",)),
+        ("drift_gone", {"a": {"drift_found"}, "b": {"stranded"}}, ("a",)),
+        ("rolled_back", {"a": {"failed"}}, ()),
+        ("failed", {"a": {"failed"}}, ()),
+        ("turned_down", {"a": {"failed"}, "b": {"stranded"}}, ("b",)),
+        ("withdrawn", {"a": {"failed"}, "b": {"drift_found"}}, ("a",)),
+        ("withdrawn", {"a": {"failed", "rolled_back"}}, ()),
+        ("schedules_on_time", {"a": {"schedules_late"}, "b": {"failed"}}, ("a",)),
     ],
 )
-def test_a_good_end_resolves_what_is_open_and_nothing_else_does(state, before, ends):
-    assert routing.ends(state, before) is ends
+def test_a_good_end_ends_the_incidents_that_are_its_to_end(state, before, ends):
+    assert routing.ended(state, before) == ends
+
+
+@pytest.mark.parametrize("state", routing.FAILURES)
+def test_what_a_person_ended_pages_nobody_unless_it_needs_a_person(state):
+    is_loud = state in {"stranded", "cut_off"}
+    alert = make(state=state, cancelled=True)
+    assert ("pagerduty" in routing.channels(alert)) is is_loud
+    assert (routing.page(alert) is not None) is is_loud
+
+
+def test_each_deploy_is_an_incident_of_its_own_and_so_is_one_that_needs_a_person_for_sure():
+    named = {
+        routing.filed(make(deploy=deploy, state=state)).incident
+        for deploy in (7, 8)
+        for state in ("failed", "rolling_back", "rolled_back", "stranded", "cut_off")
+    }
+    assert named == {
+        f"airlock-prod-{deploy}{more}"
+        for deploy in (7, 8)
+        for more in ("", "-stranded", "-cut_off")
+    }
+    drift = make(deploy=None, kind="drift", state="drift_found")
+    assert routing.filed(drift).incident == "airlock-prod-drift"
 
 
 def test_only_failures_page_and_the_worst_pages_loudest():
@@ -187,8 +221,9 @@ def test_only_failures_page_and_the_worst_pages_loudest():
         "rolled_back": "error",
         "failed": "warning",
         "drift_found": "warning",
+        "schedules_late": "error",
     }
-    assert set(pages) == routing.ANYTHING
+    assert set(pages) == routing.FAILURES
 
 
 # ---------------------------------------------------------------- what it is made of
@@ -228,7 +263,7 @@ def verdict(said: str, *checks: tuple[str, bool | None, str]) -> HealthVerdict:
 
 
 def facts(**changed: Any) -> Facts:
-    return Facts(**({"events": (), "kept_rows": 0, "earlier": frozenset()} | changed))
+    return Facts(**({"events": (), "kept_rows": 0, "open_incidents": {}} | changed))
 
 
 def events(*steps: tuple[float, str, str]) -> tuple[Event, ...]:
@@ -345,7 +380,11 @@ def test_a_rollback_that_a_person_asked_for_is_no_failure_and_ends_one_if_the_se
     assert compose.compose(TARGET, deploy(), facts()).state == "rolled_back"
     for health, resolves in ((verdict("healthy"), True), (verdict("inconclusive"), False)):
         row = deploy(failed_step="apply_plan", aftermath=after(health))
-        found = compose.compose(TARGET, row, facts(events=journal, earlier={"stranded"}))
+        found = compose.compose(
+            TARGET,
+            row,
+            facts(events=journal, open_incidents={"airlock-prod-7-stranded": {"stranded"}}),
+        )
         assert (found.state, found.resolves) == ("undone", resolves)
 
 

@@ -22,7 +22,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
 from airlock import outbox, record
-from airlock.alert import Alert, channels, http, pagerduty, slack
+from airlock.alert import Alert, channels, http, pagerduty, routing, slack
 from airlock.alert import email as mails
 from airlock.alert.letters import Letter
 from airlock.ledger import Delivery
@@ -77,7 +77,7 @@ async def send(
     target: Target, channel: str, alert: Alert = FULL
 ) -> tuple[str | None, outbox.Ending]:
     letter = Letter(alert=alert, key=KEY, delivery=Delivery(alert=1, channel=channel))
-    return await outbox._send(target, letter, 0)
+    return await outbox._send(target, letter, frozenset({1}))
 
 
 # ---------------------------------------------------------------- over HTTP
@@ -105,12 +105,14 @@ async def test_the_webhook_gets_the_whole_alert(target, receiver):
     assert record.load(Alert, json.dumps(got.body)) == FULL
 
 
-async def test_one_incident_of_a_target_is_opened_and_resolved_by_the_same_key(target, receiver):
-    for alert in (FULL, make(state="succeeded", resolves=True)):
+async def test_an_incident_is_opened_and_resolved_by_the_same_key(target, receiver):
+    ends = ("airlock-prod-7", "airlock-prod-7-stranded")
+    for alert in (routing.filed(FULL), make(state="succeeded", resolves=True, ends=ends)):
         assert await send(target, "pagerduty", alert) == (None, "taken")
-    opened, resolved = receiver.bodies
-    assert (opened["event_action"], resolved["event_action"]) == ("trigger", "resolve")
-    assert opened["dedup_key"] == resolved["dedup_key"] == "airlock-prod"
+    opened, *resolved = receiver.bodies
+    assert (opened["event_action"], opened["dedup_key"]) == ("trigger", "airlock-prod-7")
+    assert [each["event_action"] for each in resolved] == ["resolve"] * 2
+    assert tuple(each["dedup_key"] for each in resolved) == ends
     assert opened["routing_key"] == "pager-s3cr3t"
     assert opened["payload"]["severity"] == "error"
     assert opened["payload"]["summary"] == FULL.headline
@@ -124,7 +126,7 @@ async def test_one_incident_of_a_target_is_opened_and_resolved_by_the_same_key(t
     [("stranded", "critical"), ("rolled_back", "error"), ("failed", "warning")],
 )
 def test_the_pager_is_as_loud_as_the_outcome_is_bad(state, severity):
-    assert pagerduty.body("k", make(state=state))["payload"]["severity"] == severity  # type: ignore[index]
+    assert pagerduty.body("k", make(state=state), "i")["payload"]["severity"] == severity  # type: ignore[index]
 
 
 async def test_github_has_one_deployment_of_the_release_and_the_status_it_ended_with(

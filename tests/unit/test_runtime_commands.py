@@ -24,7 +24,9 @@ def test_the_prefect_of_the_person_who_runs_it_is_left_alone(
     monkeypatch.setenv("PREFECT_API_URL", "https://prefect.example.com/api")
     monkeypatch.setenv("PREFECT_API_KEY", "theirs")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "theirs")
+    monkeypatch.setenv("PREFECT_UI_URL", "https://prefect.example.org")
     ours = command.environment(tmp_path)
+    assert ours["PREFECT_UI_URL"] == "https://prefect.example.org", "people are sent there"
     assert "theirs" not in ours.values()
     assert "PREFECT_API_URL" not in ours
     assert ours["PREFECT_HOME"] == str(tmp_path)
