@@ -83,11 +83,23 @@ def client(api_url: str) -> httpx.AsyncClient:
     )
 
 
+# A run has no job variables: the server refuses them. Our worker does not follow this template, but
+# another one would. It has no "env", since a run's would be merged with that.
+JOB_TEMPLATE = {
+    "job_configuration": {"command": "python -P -m flows.run"},
+    "variables": {"type": "object", "properties": {}, "additionalProperties": False},
+}
+
+
 async def create_work_pool(http: httpx.AsyncClient) -> None:
-    """The pool the deployments name. Its job template is filled in by the worker."""
-    answer = await http.post("/work_pools/", json={"name": WORK_POOL, "type": "process"})
+    """The pool the deployments name, with our job template, whatever it had before."""
+    pool = {"name": WORK_POOL, "type": "process", "base_job_template": JOB_TEMPLATE}
+    answer = await http.post("/work_pools/", json=pool)
     if answer.status_code != httpx.codes.CONFLICT:
         answer.raise_for_status()
+        return
+    ours = {"base_job_template": JOB_TEMPLATE}
+    (await http.patch(f"/work_pools/{WORK_POOL}", json=ours)).raise_for_status()
 
 
 async def limit_queue(http: httpx.AsyncClient, name: str) -> None:

@@ -72,7 +72,6 @@ def environment(state_dir: Path, *, api_url: str | None = None) -> dict[str, str
     what our own server asks of its callers, and where people find its UI, is taken over.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    # The worker starts flow runs with "python"; a bare one may be the system's.
     own["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), own.get("PATH", os.defpath)])
     own |= {
         "PREFECT_HOME": str(state_dir),
@@ -111,20 +110,18 @@ def server_command(host: str, port: int) -> list[str]:
     ]
 
 
-# Prefect keeps a folder for its runs in /tmp/runner_storage, which belongs to whichever user of the
-# machine had a worker first, and is closed to all others. TMPDIR would move it too, but the flows
-# and the service that they start would inherit that.
-_WITH_OWN_RUNNER_STORAGE = (
-    "import os, runpy, tempfile; tempfile.tempdir = os.environ['PREFECT_HOME']; "
-    "runpy.run_module('prefect', run_name='__main__', alter_sys=True)"
-)
+# -P: what lies in the folder that the worker was started in, such as a tasks.py, is not imported in
+# place of ours.
+_PYTHON = (sys.executable, "-P", "-m")
 
 
 def worker_command() -> list[str]:
-    return [
-        *(sys.executable, "-c", _WITH_OWN_RUNNER_STORAGE, "worker", "start"),
-        *("--pool", WORK_POOL, "--type", "process", "--name", WORKER),
-    ]
+    return [*_PYTHON, "flows.worker", "--name", WORKER]
+
+
+def run_command() -> list[str]:
+    """What the worker starts for each run; the run's id is in its environment."""
+    return [*_PYTHON, "flows.run"]
 
 
 def deploy_command(file: Path) -> list[str]:

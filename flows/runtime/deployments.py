@@ -46,6 +46,17 @@ async def apply(http: httpx.AsyncClient, state_dir: Path, env: dict[str, str]) -
     return frozenset(pool["work_queue_name"] for pool in pools if "work_queue_name" in pool)
 
 
+def in_our_table(name: str) -> list[dict[str, Any]]:
+    """The deployments of that name in prefect.yaml of this checkout; one for each flow."""
+    try:
+        content = yaml.safe_load(command.PREFECT_FILE.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise Refused(
+            f"{command.PREFECT_FILE} cannot be read: {error}. Nothing was started."
+        ) from None
+    return [each for each in content["deployments"] if each["name"] == name]
+
+
 def fitting(content: dict[str, Any], targets: frozenset[str]) -> dict[str, Any]:
     """prefect.yaml without the deployments that preset a target other than these."""
     kept = [

@@ -1,10 +1,9 @@
-"""What a worker starts for a run under test: Prefect's engine, with the injector armed."""
+"""What a worker starts for a run under test: our own entry point, with the injector armed."""
 
 from __future__ import annotations
 
 import json
 import os
-import runpy
 import sys
 
 from tests.faults import guards, injector
@@ -15,5 +14,8 @@ VARIABLE = "AIRLOCK_TEST_FAULT"
 if __name__ == "__main__":
     injector.arm(injector.Fault(**json.loads(os.environ.pop(VARIABLE))))
     guards.remove_named()
-    sys.argv = ["prefect.engine"]
-    runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
+    from flows import run
+
+    # Each lane has a deployment of its own, which prefect.yaml does not know.
+    run.in_our_table = lambda _: [{"entrypoint": "flows.deploy.deploy"}]
+    sys.exit(run.main())

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.runtime.api import client
-from flows.runtime.command import worker_command
 from flows.runtime.process import process
 from tests.faults import engine
 from tests.faults.injector import Fault
-from tests.faults.zygote import CHECKOUT
 
 READY_S = 60.0
 END_S = 30.0
@@ -49,11 +47,8 @@ class Worker:
             **self._environment,
             "PREFECT_HOME": str(home),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
-        command = worker_command()
-        at = command.index("--pool")
-        command = [*command[:at], "--pool", self._name, "--type", "process", "--name", self._name]
+        command = [sys.executable, "-m", "tests.faults.prefect_worker", self._name]
         self._child = await self._stack.enter_async_context(
             process(command, log=self._folder / "worker.log", env=environment, end_s=END_S)
         )
@@ -65,11 +60,7 @@ class Worker:
         await self.ready()
         assert self._child is not None
         armed = replace(fault, worker_pid=self._child.pid)
-        variables = {
-            "command": "python -m tests.faults.engine",
-            "working_dir": str(CHECKOUT),
-            "env": {**environment, engine.VARIABLE: json.dumps(asdict(armed))},
-        }
+        variables = {"env": {**environment, engine.VARIABLE: json.dumps(asdict(armed))}}
         async with _api() as http:
             answer = await http.post(
                 f"/deployments/{self._deployment}/create_flow_run",

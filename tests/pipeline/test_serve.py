@@ -425,7 +425,7 @@ async def a_worker_that_dies_ends_the_waiting(project: Project, served: Served) 
     await stands_in(served.api_url, run, "Paused")
     served.process.send_signal(signal.SIGINT)
     await served.says("Waiting for deploy prod 003 to end.")
-    worker = served.child("worker")
+    worker = served.child("flows.worker")
     for each in (*worker.children(recursive=True), worker):
         each.kill()
     assert await served.ends() == 1
@@ -439,7 +439,7 @@ def nothing_planted_stands_in(project: Project) -> None:
     assert b"slack has not taken" in written["worker.log"]
     assert {"server.log", "deployments.log", "typed.log", "serve.log"} <= written.keys()
     database = b"".join(text for name, text in written.items() if name.startswith("prefect.db"))
-    for known in (REASON, "python -m prefect.engine"):
+    for known in (REASON, "python -P -m flows.run"):
         assert known.encode() in database
     auth = project.environment[command.AUTH_VARIABLE].encode()
     for word in (*project.words, base64.b64encode(auth).decode()):
@@ -479,12 +479,11 @@ def installed(project: Project, side: str, api_url: str, database: str) -> dict[
 
 
 @asynccontextmanager
-async def prefect(
+async def running(
     name: str, *arguments: str, project: Project, env: dict[str, str]
 ) -> AsyncIterator[Process]:
     log = project.root / f"{name}.log"
-    command_line = [sys.executable, "-m", "prefect", *arguments]
-    async with process(command_line, log=log, env=env, end_s=20) as started:
+    async with process([sys.executable, *arguments], log=log, env=env, end_s=20) as started:
         yield started
 
 
@@ -497,9 +496,10 @@ async def test_an_installation_on_postgresql_is_published_and_its_schedules_star
         installed(project, side, api_url, prefects_database) for side in ("server", "worker")
     )
     start = ("server", "start", "--host", command.LOOPBACK, "--port", str(port), "--no-services")
-    worker = ("worker", "start", "--pool", command.WORK_POOL, "--type", "process", "--name")
+    prefect = ("-m", "prefect")
+    worker = ("-P", "-m", "flows.worker", "--name")
     async with (
-        prefect("server", *start, project=project, env=servers) as started,
+        running("server", *prefect, *start, project=project, env=servers) as started,
         client(api_url) as http,
     ):
         await until(answers(http), started, project.root / "server.log")
@@ -519,8 +519,8 @@ async def test_an_installation_on_postgresql_is_published_and_its_schedules_star
                     "PREFECT_LOGGING_LEVEL": "DEBUG",
                 },
             ),
-            prefect("first", *worker, "first", project=project, env=workers),
-            prefect("second", *worker, "second", project=project, env=workers),
+            running("first", *worker, "first", project=project, env=workers),
+            running("second", *worker, "second", project=project, env=workers),
         ):
             await until(two_workers(http))
             await every_schedule_starts_its_flow(

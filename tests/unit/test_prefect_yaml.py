@@ -122,7 +122,7 @@ def test_each_field_of_a_form_is_one_field(deployment: dict[str, Any]) -> None:
 def test_no_name_or_value_in_it_is_a_secret(deployment: dict[str, Any]) -> None:
     names = {*parameter_schema(flow_of(deployment)).properties, *deployment["parameters"]}
     assert not [each for each in names if re.search("url|password|secret|token|key", each)]
-    assert set(deployment["work_pool"]["job_variables"]) == {"working_dir", "command"}
+    assert "job_variables" not in deployment["work_pool"]
 
 
 @each_deployment
@@ -143,7 +143,6 @@ def test_no_run_holds_a_slot_that_it_would_lose_by_pausing(deployment: dict[str,
 @each_deployment
 def test_the_worker_of_make_serve_takes_it(deployment: dict[str, Any]) -> None:
     assert deployment["work_pool"]["name"] == WORK_POOL
-    assert not Path(deployment["work_pool"]["job_variables"]["working_dir"]).is_absolute()
 
 
 def values(found: object) -> Iterator[str]:
