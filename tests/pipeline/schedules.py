@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -26,17 +26,20 @@ key_env = "MASK_KEY"
 [targets.staging.mask]
 people = { id = "keep", email = "email" }
 """
-# Deployment to the name of the state in which its scheduled run ends.
-ENDS = {
-    "refresh-staging/nightly": "Refreshed",
-    "drift/nightly": "NoDrift",
-    "recover/all": "Recovered",
-}
+# Deployment to the name of the state in which its scheduled run ends. In turns: what recover takes
+# over holds production's lock, and a refresh would be refused.
+TURNS = (
+    {"recover/all": "Recovered"},
+    {"refresh-staging/nightly": "Refreshed", "drift/nightly": "NoDrift"},
+)
 ENDED_RUNS = (
     "SELECT d.name, f.name, r.state_name FROM flow_run r "
     "JOIN deployment d ON d.id = r.deployment_id JOIN flow f ON f.id = d.flow_id "
     "WHERE r.auto_scheduled AND r.state_type IN ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED')"
 )
+
+# Before its deploy counts as cut off, recover finds nothing to do.
+EARLY = {"NothingToRecover", "Cancelled"}
 
 States = Callable[[], Awaitable[set[tuple[str, str]]]]
 
@@ -105,20 +108,14 @@ async def _is_scheduled(http: httpx.AsyncClient, deployment: str, at: datetime) 
     return answer.raise_for_status().json() > 0
 
 
-async def all_three_end_well(ended: States) -> None:
+async def all_end_well(turn: Mapping[str, str], ended: States) -> None:
     """Wait until the server's database has them. ended: the runs that a schedule started."""
-    wanted = set(ENDS.items())
+    wanted = set(turn.items())
     async with asyncio.timeout(PATIENCE_S):
         while not wanted <= (there := await ended()):
-            bad = {(title, state) for title, state in there if _is_bad(title, state)}
-            assert bad == set()
+            bad = {each for each in there if each[0] in turn and each not in wanted}
+            assert {each for each in bad if each[1] not in EARLY} == set()
             await asyncio.sleep(0.2)
-
-
-def _is_bad(title: str, state: str) -> bool:
-    # Before its deploy counts as cut off, recover finds nothing to do.
-    early = title == "recover/all" and state in {"NothingToRecover", "Cancelled"}
-    return not (early or state == ENDS.get(title))
 
 
 async def is_masked(database: str) -> None:

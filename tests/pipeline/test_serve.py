@@ -329,10 +329,11 @@ async def every_schedule_starts_its_flow(
     finally:
         killed.kill()
         await killed.wait()
-    async with asyncio.timeout(PATIENCE_S):
-        for title in schedules.ENDS:
-            await schedules.set_seconds_ahead(http, title)
-    await schedules.all_three_end_well(ended)
+    for turn in schedules.TURNS:
+        async with asyncio.timeout(PATIENCE_S):
+            for title in turn:
+                await schedules.set_seconds_ahead(http, title)
+        await schedules.all_end_well(turn, ended)
     await schedules.is_masked(project.environment["STAGING_SUPERUSER_URL"])
     await project.reaches("failed")
     status, said = await project.airlock("status", PREFECT_API_URL=api_url)
