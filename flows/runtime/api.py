@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 
 from airlock.authorities import authorities
-from flows.runtime.command import WORK_POOL, WORKER, authorization
+from flows.runtime import auth
+from flows.runtime.command import WORK_POOL, WORKER
 
 BUSY_PAUSES_S = (0.1, 0.2, 0.5, 1, 2, 4)
 UNFINISHED = ("PENDING", "RUNNING", "PAUSED", "CANCELLING")
@@ -36,7 +37,8 @@ class _Admission(httpx.Auth):
     PREFECT_SERVER_CSRF_PROTECTION_ENABLED. A server without that protection gives none.
     """
 
-    def __init__(self, api_url: str) -> None:
+    def __init__(self, api_url: str, auth_string: str | None) -> None:
+        self._header = auth.header(auth_string)
         self._client = str(uuid.uuid4())
         self._token_url = httpx.URL(f"{api_url}/csrf-token", params={"client": self._client})
         self._token: str | None = None
@@ -44,7 +46,7 @@ class _Admission(httpx.Auth):
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        request.headers.update(authorization())
+        request.headers.update(self._header)
         if request.method == "GET":
             yield request
             return
@@ -56,7 +58,7 @@ class _Admission(httpx.Auth):
             yield self._signed(request)
 
     def _asked(self) -> httpx.Request:
-        return httpx.Request("GET", self._token_url, headers=authorization())
+        return httpx.Request("GET", self._token_url, headers=self._header)
 
     async def _take(self, answer: httpx.Response) -> None:
         await answer.aread()
@@ -69,11 +71,14 @@ class _Admission(httpx.Auth):
         return request
 
 
-def client(api_url: str) -> httpx.AsyncClient:
-    """A client of a server of ours, with what that asks of its callers."""
+def client(api_url: str, auth_string: str | None = None) -> httpx.AsyncClient:
+    """A client of a server of ours, with what that asks of its callers.
+
+    auth_string: the environment's where there is none.
+    """
     return httpx.AsyncClient(
         base_url=api_url,
-        auth=_Admission(api_url),
+        auth=_Admission(api_url, auth_string or auth.of_the_environment()),
         timeout=30,
         # A proxy of the environment does not know our loopback server.
         trust_env=False,

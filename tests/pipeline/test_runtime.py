@@ -18,7 +18,6 @@ from airlock.errors import Refused
 from flows.runtime import (
     API_URL_FILE,
     Runtime,
-    client,
     prefect_runtime,
     prepared,
 )
@@ -96,7 +95,7 @@ async def test_the_page_of_another_site_reads_nothing_through_the_browser(
     prefect_server: Runtime,
 ) -> None:
     ours = prefect_server.ui_url
-    async with client(prefect_server.api_url) as http:
+    async with prefect_server.client() as http:
         for origin in (ours, ours.replace("127.0.0.1", "localhost"), "https://elsewhere.example"):
             asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
             answer = await http.options("/deployments/", headers=asked)
@@ -114,6 +113,6 @@ async def test_the_page_of_another_site_starts_nothing_through_the_browser(
     async with httpx.AsyncClient(base_url=prefect_server.api_url, trust_env=False) as browser:
         answer = await browser.post("/flows/", content=flow_of_theirs, headers=sent)
     assert answer.status_code == httpx.codes.FORBIDDEN
-    async with client(prefect_server.api_url) as http:
+    async with prefect_server.client() as http:
         there = (await http.post("/flows/filter", json={})).raise_for_status().json()
     assert "elsewhere" not in {each["name"] for each in there}
