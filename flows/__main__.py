@@ -144,13 +144,13 @@ async def _server(*, start: bool = True) -> AsyncIterator[None]:
 
     start: make one where none runs.
     """
-    state_dir = settings.load().state_dir / "prefect"
     if api_url := os.environ.get("PREFECT_API_URL"):
-        if secret := auth_string_for(api_url, state_dir):
+        if secret := auth_string_for(api_url):
             os.environ.setdefault("PREFECT_API_AUTH_STRING", secret)
         await _refuse_unless_answered(api_url)
         yield
         return
+    state_dir = settings.load().state_dir / "prefect"
     # Before Prefect is imported, which makes a folder in the home of whoever runs this.
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.environ.setdefault("PREFECT_HOME", str(state_dir))

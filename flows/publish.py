@@ -20,15 +20,14 @@ def main() -> int:
     try:
         state_dir = settings.load().state_dir
         alone = "--automations" in sys.argv[1:]
-        prefect = state_dir / "prefect"
-        here = published_api_url(prefect) if alone else None
+        here = published_api_url(state_dir / "prefect") if alone else None
         api_url = os.environ.get("PREFECT_API_URL") or here
         if not api_url:
             raise Refused(
                 "PREFECT_API_URL names no server. Set it, as http://127.0.0.1:4200/api"
                 + ("; or start `make serve`, which applies them by itself." if alone else ".")
             )
-        secret = auth_string_for(api_url, prefect)
+        secret = auth_string_for(api_url)
         if secret is None:
             raise Refused(
                 f"{auth.VARIABLE} is not set. Set it to the auth string that the server at "

@@ -9,7 +9,6 @@ PREFECT_SERVER_API_AUTH_STRING. The server answers nobody who does not know its 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import socket
 import sys
@@ -17,7 +16,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,8 +23,10 @@ import httpx
 
 from airlock.errors import Broken, Refused, Transient
 from flows import automations
-from flows.runtime import auth, command, deployments, prepared, ticket
+from flows.runtime import address, auth, command, deployments, prepared, ticket
+from flows.runtime.address import API_URL_FILE, published_api_url
 from flows.runtime.api import (
+    auth_string_for,
     client,
     close_runs,
     create_work_pool,
@@ -39,7 +39,6 @@ from flows.runtime.api import (
 from flows.runtime.command import UI_PORT, WORK_POOL, environment, worker_command
 from flows.runtime.process import (
     let_children_hear_interrupts,
-    private,
     process,
     refuse_if_ended,
     tail,
@@ -61,15 +60,11 @@ __all__ = [
     "worker_command",
 ]
 
-API_URL_FILE = "api-url"
-LOCK_FILE = "lock"
 
 READY_S = 180
 WORKER_END_S = 30
 SERVER_END_S = 15
 SENDING_S = 10
-# The command line looks at the lock for less than a moment.
-LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +147,7 @@ async def prefect_runtime(
     let_children_hear_interrupts()
     database = command.database(state_dir)
     async with AsyncExitStack() as stack:
-        lock = stack.enter_context(_lock(state_dir))
+        lock = stack.enter_context(address.locked(state_dir))
         secret = auth.auth_string(state_dir)
         listener = stack.enter_context(_listener(host, port))
         api_url = command.api_url(host, listener.getsockname()[1])
@@ -182,7 +177,7 @@ async def prefect_runtime(
         # Before anybody is told the address: whatever runs now ran on an earlier server.
         async with runtime.client() as http:
             await close_runs(http, await unfinished_runs(http), "Its Prefect server ended.")
-        stack.enter_context(_api_url_file(state_dir, api_url))
+        stack.enter_context(address.published(state_dir, api_url))
         if worker:
             worker_pid = await stack.enter_async_context(_worker(runtime))
             runtime = replace(runtime, worker_pid=worker_pid)
@@ -238,43 +233,6 @@ def _listener(host: str, wanted: int | None) -> socket.socket:
     )
 
 
-@contextmanager
-def _lock(state_dir: Path) -> Iterator[int]:
-    """One server at a time on one SQLite file."""
-    with private(state_dir / LOCK_FILE, "ab") as file:
-        if not any(_locks(file, fcntl.LOCK_EX, after_s=pause_s) for pause_s in (0, LOOK_S)):
-            url = published_api_url(state_dir)
-            raise Refused(
-                f"A Prefect server already runs on {state_dir}"
-                f"{f' and answers at {url}' if url else ''}. End it first, or use that one."
-            )
-        yield file.fileno()
-
-
-def _locks(file: BufferedIOBase, how: int, *, after_s: float = 0) -> bool:
-    time.sleep(after_s)
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def published_api_url(state_dir: Path) -> str | None:
-    """Where the server of this folder said that it answers; None when none is up.
-
-    The server's lock says that it is: where one was killed, any user may listen by now, and would
-    be told the auth string.
-    """
-    try:
-        with (state_dir / LOCK_FILE).open("rb") as file:
-            if _locks(file, fcntl.LOCK_SH):
-                return None
-        return (state_dir / API_URL_FILE).read_text(encoding="utf-8").strip() or None
-    except FileNotFoundError:
-        return None
-
-
 async def running(state_dir: Path) -> Runtime | None:
     """The server of this folder; None when none is up.
 
@@ -295,26 +253,6 @@ async def running(state_dir: Path) -> Runtime | None:
             f"{auth.VARIABLE} to that one; or, after `airlock ui --rotate`, start the server again."
         )
     return found if answer.is_success else None
-
-
-def auth_string_for(api_url: str, state_dir: Path) -> str | None:
-    """What a server that was named by its address is told; this folder's secret only its own."""
-    if own := auth.of_the_environment():
-        return own
-    is_ours = api_url.rstrip("/") == published_api_url(state_dir)
-    return auth.auth_string(state_dir) if is_ours else None
-
-
-@contextmanager
-def _api_url_file(state_dir: Path, api_url: str) -> Iterator[None]:
-    """The address, for the command line to find the server by."""
-    path = state_dir / API_URL_FILE
-    with private(path) as file:
-        file.write(f"{api_url}\n".encode())
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------- worker and deployments

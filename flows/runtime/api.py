@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
 
+from airlock import settings
 from airlock.authorities import authorities
+from airlock.errors import Refused
 from flows.runtime import auth
+from flows.runtime.address import published_api_url
 from flows.runtime.command import WORK_POOL, WORKER
 
 BUSY_PAUSES_S = (0.1, 0.2, 0.5, 1, 2, 4)
+CLIENTS_VARIABLE = "PREFECT_API_AUTH_STRING"
 UNFINISHED = ("PENDING", "RUNNING", "PAUSED", "CANCELLING")
 
 
@@ -71,14 +76,28 @@ class _Admission(httpx.Auth):
         return request
 
 
+def auth_string_for(api_url: str) -> str | None:
+    """What a server is told that was named by its address; our folder's string only its own."""
+    environ = os.environ
+    named = environ.get(CLIENTS_VARIABLE) if environ.get("PREFECT_API_URL") == api_url else None
+    if given := auth.of_the_environment() or named:
+        return given
+    try:
+        state_dir = settings.load().state_dir / "prefect"
+    except Refused:  # no airlock.toml, so no folder
+        return None
+    is_ours = api_url.rstrip("/") == published_api_url(state_dir)
+    return auth.auth_string(state_dir) if is_ours else None
+
+
 def client(api_url: str, auth_string: str | None = None) -> httpx.AsyncClient:
     """A client of a server of ours, with what that asks of its callers.
 
-    auth_string: the environment's where there is none.
+    auth_string: by default the one that is known for that address.
     """
     return httpx.AsyncClient(
         base_url=api_url,
-        auth=_Admission(api_url, auth_string or auth.of_the_environment()),
+        auth=_Admission(api_url, auth_string or auth_string_for(api_url)),
         timeout=30,
         # A proxy of the environment does not know our loopback server.
         trust_env=False,

@@ -18,12 +18,11 @@ from airlock.errors import Refused
 from flows.runtime import (
     API_URL_FILE,
     Runtime,
+    auth,
+    client,
     prefect_runtime,
     prepared,
 )
-
-PASSWORD = "not-for-others-7f3c"
-SECRET = f"airlock:{PASSWORD}"
 
 
 @flow
@@ -79,6 +78,19 @@ async def test_only_its_owner_may_read_what_the_server_keeps(prefect_server: Run
     for file in (folder / API_URL_FILE, folder / "server.log", *folder.glob("prefect.db*")):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file.name
     assert (folder / API_URL_FILE).read_text(encoding="utf-8").strip() == prefect_server.api_url
+
+
+async def test_a_server_that_was_started_after_a_rotation_refuses_the_old_auth_string(
+    tmp_path: Path,
+) -> None:
+    old = auth.auth_string(tmp_path)
+    auth.rotate(tmp_path)
+    async with prefect_runtime(tmp_path, port=0, worker=False) as started:
+        async with client(started.api_url, old) as http:
+            answer = await http.get("/admin/version")
+            assert answer.status_code == httpx.codes.UNAUTHORIZED
+        async with started.client() as http:
+            assert (await http.get("/admin/version")).is_success
 
 
 def test_only_its_owner_may_read_the_prepared_database(
