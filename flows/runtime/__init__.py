@@ -60,7 +60,6 @@ __all__ = [
     "worker_command",
 ]
 
-
 READY_S = 180
 WORKER_END_S = 30
 SERVER_END_S = 15
@@ -120,7 +119,7 @@ class Runtime:
 def how_to_open(runtime: Runtime) -> str:
     """The UI's address for a person; a link that opens it goes to a terminal only."""
     if sys.stdout.isatty():
-        return f"{runtime.ui_link()} opens once; later: airlock ui"
+        return f"{runtime.ui_link()} (opens once; later: airlock ui)"
     return f"{runtime.ui_url}, which asks for the auth string; without typing it: airlock ui"
 
 

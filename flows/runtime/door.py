@@ -105,6 +105,5 @@ class Door:
 
 def name_of(host: str) -> str:
     """A Host header without its port: ``localhost`` of ``localhost:4200``, ``::1`` of ``[::1]``."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].lower()
+    name, _, port = host.rpartition(":")
+    return (name if port.isdigit() else host).strip("[]").lower()

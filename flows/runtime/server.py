@@ -22,12 +22,12 @@ NOT_STARTED = 3  # as uvicorn's own
 
 def parser() -> argparse.ArgumentParser:
     """Its options, each with its default."""
-    parser = argparse.ArgumentParser(prog="python -m flows.runtime.server", description=__doc__)
-    parser.add_argument("--host", default=LOOPBACK, help="address to listen on; %(default)s")
-    parser.add_argument("--port", type=int, default=UI_PORT, help="%(default)s by default")
-    parser.add_argument("--fd", type=int, help="a socket that listens already, instead of these")
-    parser.add_argument("--no-services", action="store_true", help="only API and UI")
-    return parser
+    made = argparse.ArgumentParser(prog="python -m flows.runtime.server", description=__doc__)
+    made.add_argument("--host", default=LOOPBACK, help="address to listen on; %(default)s")
+    made.add_argument("--port", type=int, default=UI_PORT, help="%(default)s by default")
+    made.add_argument("--fd", type=int, help="a socket that listens already, instead of these")
+    made.add_argument("--no-services", action="store_true", help="only API and UI")
+    return made
 
 
 def main() -> int:
@@ -56,7 +56,7 @@ def _serve(secret: str, given: argparse.Namespace) -> int:
     app = Door(
         create_app(final=True, webserver_only=given.no_services),
         auth_string=secret,
-        names=_names(prefect.api.url, *prefect.server.api.cors_allowed_origins.split(",")),
+        names=_names(prefect.api.url, *api.cors_allowed_origins.split(",")),
         api_path=api.base_path or "/api",
     )
     config = uvicorn.Config(

@@ -300,6 +300,30 @@ async def test_by_a_foreign_name_nothing_but_health_and_the_uis_files_is_answere
         assert (await known.request(method, path)).status_code != MISDIRECTED
 
 
+@pytest.mark.parametrize(
+    ("name", "is_ours"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:4200", True),
+        ("127.0.0.1:9000", True),
+        ("[::1]", True),
+        ("[::1]:4200", True),
+        ("localhost.rebound.example", False),
+        ("127.0.0.1.rebound.example:4200", False),
+        ("[::1].rebound.example", False),
+        ("rebound.example:127.0.0.1", False),
+        ("", False),
+    ],
+)
+@pytest.mark.attack(by=SITE, tries="names that look like ours", sample=True)
+async def test_only_our_names_and_ip_addresses_are_known(
+    prefect_server: Runtime, name: str, is_ours: bool
+) -> None:
+    async with called(prefect_server, name) as site:
+        answer = await site.get("/api/admin/version")
+    assert answer.status_code == (httpx.codes.UNAUTHORIZED if is_ours else MISDIRECTED)
+
+
 @pytest.mark.attack(by=SITE, tries="Prefect's web sockets by that name", sample=True)
 async def test_by_a_foreign_name_no_web_socket_is_opened(prefect_server: Runtime) -> None:
     from websockets import InvalidStatus
