@@ -80,7 +80,7 @@ def environment(state_dir: Path, *, auth_string: str, api_url: str) -> dict[str,
 
 def server_command(listener: int) -> list[str]:
     """listener: the descriptor of a socket that listens."""
-    return [sys.executable, "-m", "flows.runtime.server", "--fd", str(listener)]
+    return [sys.executable, "-P", "-m", "flows.runtime.server", "--fd", str(listener)]
 
 
 # Prefect keeps a folder for its runs in /tmp/runner_storage, which belongs to whichever user of the
