@@ -728,6 +728,19 @@ def apply_automations() -> None:
     _become("flows.publish", "--automations")
 
 
+@app.command()
+def ui(
+    link: Annotated[
+        bool, typer.Option("--print", help="Print a link that opens it once, for minutes.")
+    ] = False,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Make another auth string, for the next start.")
+    ] = False,
+) -> None:
+    """Open Prefect's UI in the browser, without typing the auth string of `make serve`."""
+    _become("flows.ui", *(["--print"] if link else []), *(["--rotate"] if rotate else []))
+
+
 def _hand_over(flow: str, target: str, reason: str, parameters: Mapping[str, object]) -> None:
     given = {"target": target, "reason": reason, "requester": _requester(), **parameters}
     _become_flow(flow, given)

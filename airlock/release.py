@@ -34,8 +34,11 @@ _BUILD_NEEDS = ("PIP_", "UV_", "NPM_CONFIG_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_
 
 
 def git_environ() -> dict[str, str]:
-    """Our environment without what would point git at another repository or ask a person."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    """Our environment without what would point git at another repository or ask a person.
+
+    Nor with the auth string of Prefect's server: a repository may have hooks.
+    """
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("GIT_", "PREFECT_"))}
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
 
 

@@ -18,15 +18,13 @@ import sys
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import httpx
 
 from airlock import holder, ledger, settings
 from airlock.errors import AirlockError, Refused
-from flows.runtime import Runtime, client, prefect_runtime, published_api_url
-from flows.runtime.command import AUTH_VARIABLE, auth_string
+from flows.runtime import auth, auth_string_for, prefect_runtime, running
 
 EXIT = {
     "Deployed": 0,
@@ -147,7 +145,7 @@ async def _server(*, start: bool = True) -> AsyncIterator[None]:
     start: make one where none runs.
     """
     if api_url := os.environ.get("PREFECT_API_URL"):
-        if secret := auth_string():
+        if secret := auth_string_for(api_url):
             os.environ.setdefault("PREFECT_API_AUTH_STRING", secret)
         await _refuse_unless_answered(api_url)
         yield
@@ -156,9 +154,9 @@ async def _server(*, start: bool = True) -> AsyncIterator[None]:
     # Before Prefect is imported, which makes a folder in the home of whoever runs this.
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.environ.setdefault("PREFECT_HOME", str(state_dir))
-    running = await _running(state_dir)
-    if running is not None:
-        with running.as_current():
+    found = await running(state_dir)
+    if found is not None:
+        with found.as_current():
             yield
         return
     if not start:
@@ -183,7 +181,7 @@ async def _refuse_unless_answered(api_url: str) -> None:
         if error.response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
             raise Refused(
                 f"The Prefect server at {api_url} answered {error.response.status_code}: it wants "
-                f"another auth string. Set {AUTH_VARIABLE} to the one that it was started with. "
+                f"another auth string. Set {auth.VARIABLE} to the one that it was started with. "
                 "Nothing was started."
             ) from None
     except httpx.HTTPError as error:
@@ -191,25 +189,6 @@ async def _refuse_unless_answered(api_url: str) -> None:
             f"No Prefect server answers at {api_url} ({type(error).__name__}). Start it, or unset "
             "PREFECT_API_URL: a server is then started for the run. Nothing was started."
         ) from None
-
-
-async def _running(state_dir: Path) -> Runtime | None:
-    api_url = published_api_url(state_dir)
-    if api_url is None:
-        return None
-    try:
-        async with client(api_url) as http:
-            answer = await http.get("/admin/version", timeout=2)
-    except httpx.HTTPError:
-        return None
-    if answer.status_code == httpx.codes.UNAUTHORIZED:
-        raise Refused(
-            f"The Prefect server at {api_url} answers only those who know its auth string. Set "
-            f"{AUTH_VARIABLE} to the one that it was started with."
-        )
-    if not answer.is_success:
-        return None
-    return Runtime(api_url=api_url, state_dir=state_dir, server_pid=0, worker_pid=None)
 
 
 if __name__ == "__main__":

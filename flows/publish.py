@@ -13,7 +13,7 @@ import sys
 
 from airlock import settings
 from airlock.errors import AirlockError, Refused
-from flows.runtime import publish, published_api_url
+from flows.runtime import auth, auth_string_for, publish, published_api_url
 
 
 def main() -> int:
@@ -27,7 +27,15 @@ def main() -> int:
                 "PREFECT_API_URL names no server. Set it, as http://127.0.0.1:4200/api"
                 + ("; or start `make serve`, which applies them by itself." if alone else ".")
             )
-        asyncio.run(publish(state_dir / "publish", api_url, automations_alone=alone))
+        secret = auth_string_for(api_url)
+        if secret is None:
+            raise Refused(
+                f"{auth.VARIABLE} is not set. Set it to the auth string that the server at "
+                f"{api_url} was started with."
+            )
+        asyncio.run(
+            publish(state_dir / "publish", api_url, auth_string=secret, automations_alone=alone)
+        )
     except AirlockError as error:
         print(f"airlock: {error}", file=sys.stderr)  # noqa: T201
         return 1

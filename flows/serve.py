@@ -19,9 +19,9 @@ from rich.console import Console
 from airlock import outbox, settings
 from airlock.errors import AirlockError
 from flows.automations import DEPLOYMENT
-from flows.runtime import Runtime, prefect_runtime
-from flows.runtime.api import client, pause_work_pool, unfinished_runs
-from flows.runtime.command import LOOPBACK, auth_string
+from flows.runtime import Runtime, how_to_open, prefect_runtime
+from flows.runtime.api import pause_work_pool, unfinished_runs
+from flows.runtime.command import LOOPBACK
 from flows.runtime.deployments import published_by_title
 from flows.runtime.process import tail
 from flows.schedules import look_twice
@@ -34,11 +34,10 @@ DELIVER_EVERY_S = 30
 
 
 async def _say(console: Console, runtime: Runtime) -> None:
-    async with client(runtime.api_url) as http:
+    async with runtime.client() as http:
         there = await published_by_title(http)
-    asks = ", which asks for the auth string" if auth_string() else ""
     console.print(
-        f"Prefect UI      {runtime.ui_url}{asks}\n"
+        f"Prefect UI      {how_to_open(runtime)}\n"
         f"Logs            {runtime.state_dir}\n"
         f"To deploy       Deployments, {_titles('deploy', there)}, Run, Custom run\n"
         f"To undo         Deployments, {_titles('rollback', there)}, Run, Custom run",
@@ -120,7 +119,7 @@ async def _drain(runtime: Runtime, console: Console) -> None:
     A worker kills its own when it ends, and a deploy of the command line needs the server.
     """
     said = ""
-    async with client(runtime.api_url) as http:
+    async with runtime.client() as http:
         await _answer_of(pause_work_pool, http)
         while runs := await _answer_of(unfinished_runs, http):
             names = ", ".join(sorted(run["name"] for run in runs))

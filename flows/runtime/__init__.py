@@ -2,20 +2,20 @@
 
 ``make serve`` keeps them until Ctrl-C; the demo and the tests use :func:`prefect_runtime` for a
 while. The Prefect settings of the person who runs it are neither read nor written, but for
-PREFECT_SERVER_API_AUTH_STRING: where it is set, the server answers nobody without it.
+PREFECT_SERVER_API_AUTH_STRING. The server answers nobody who does not know its auth string, see
+:mod:`flows.runtime.auth`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,8 +23,10 @@ import httpx
 
 from airlock.errors import Broken, Refused, Transient
 from flows import automations
-from flows.runtime import command, deployments, prepared
+from flows.runtime import address, auth, command, deployments, prepared, ticket
+from flows.runtime.address import API_URL_FILE, published_api_url
 from flows.runtime.api import (
+    auth_string_for,
     client,
     close_runs,
     create_work_pool,
@@ -34,10 +36,9 @@ from flows.runtime.api import (
     runs_of_the_worker,
     unfinished_runs,
 )
-from flows.runtime.command import WORK_POOL, auth_string, environment, worker_command
+from flows.runtime.command import UI_PORT, WORK_POOL, environment, worker_command
 from flows.runtime.process import (
     let_children_hear_interrupts,
-    private,
     process,
     refuse_if_ended,
     tail,
@@ -47,17 +48,17 @@ __all__ = [
     "API_URL_FILE",
     "WORK_POOL",
     "Runtime",
+    "auth_string_for",
     "client",
     "environment",
+    "how_to_open",
     "prefect_runtime",
     "publish",
     "published_api_url",
+    "running",
     "tail",
     "worker_command",
 ]
-
-UI_PORT = 4200
-API_URL_FILE = "api-url"
 
 READY_S = 180
 WORKER_END_S = 30
@@ -70,18 +71,27 @@ class Runtime:
     """A Prefect server that answers, and a worker beside it if one was asked for."""
 
     api_url: str
+    auth_string: str = field(repr=False)
     state_dir: Path
-    server_pid: int
-    worker_pid: int | None
+    server_pid: int = 0
+    worker_pid: int | None = None
 
     @property
     def ui_url(self) -> str:
         return self.api_url.removesuffix("/api")
 
+    def ui_link(self) -> str:
+        """Opens the UI once, without the auth string being typed."""
+        return ticket.link(self.ui_url, self.auth_string)
+
     @property
     def environment(self) -> dict[str, str]:
         """What a child process needs to speak to this server, and to no other."""
-        return environment(self.state_dir, api_url=self.api_url)
+        return environment(self.state_dir, auth_string=self.auth_string, api_url=self.api_url)
+
+    def client(self) -> httpx.AsyncClient:
+        """Plain HTTP to this server."""
+        return client(self.api_url, self.auth_string)
 
     @contextmanager
     def as_current(self) -> Iterator[None]:
@@ -91,22 +101,26 @@ class Runtime:
 
         ours: dict[Any, Any] = {
             settings.PREFECT_API_URL: self.api_url,
+            settings.PREFECT_API_AUTH_STRING: self.auth_string,
             settings.PREFECT_HOME: self.state_dir,
             settings.PREFECT_LOCAL_STORAGE_PATH: self.state_dir / "storage",
             settings.PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore",
         }
-        theirs = {settings.PREFECT_API_KEY, settings.PREFECT_API_AUTH_STRING}
-        if secret := auth_string():
-            ours[settings.PREFECT_API_AUTH_STRING] = secret
-            theirs.remove(settings.PREFECT_API_AUTH_STRING)
         # Prefect reads the names of extra loggers when it is imported, which is too early for us.
         core, handler = logging.getLogger(command.CORE_LOGGER), APILogHandler()
-        with settings.temporary_settings(ours, restore_defaults=theirs):
+        with settings.temporary_settings(ours, restore_defaults={settings.PREFECT_API_KEY}):
             core.addHandler(handler)
             try:
                 yield
             finally:
                 core.removeHandler(handler)
+
+
+def how_to_open(runtime: Runtime) -> str:
+    """The UI's address for a person; a link that opens it goes to a terminal only."""
+    if sys.stdout.isatty():
+        return f"{runtime.ui_link()} (opens once; later: airlock ui)"
+    return f"{runtime.ui_url}, which asks for the auth string; without typing it: airlock ui"
 
 
 @asynccontextmanager
@@ -120,7 +134,7 @@ async def prefect_runtime(
     """A running Prefect server; ended on leaving, with all it started.
 
     state_dir: its SQLite file, logs and the file ``api-url``; kept afterwards.
-    host: an IP address of this machine; on another one than loopback an auth string must be set.
+    host: an IP address of this machine.
     port: None takes 4200 if it is free and any other if not; 0 takes any.
     worker: also create the work pool, apply prefect.yaml and start a process worker.
     Raises Refused when a server already uses state_dir, Transient when ours does not get ready.
@@ -132,38 +146,42 @@ async def prefect_runtime(
     let_children_hear_interrupts()
     database = command.database(state_dir)
     async with AsyncExitStack() as stack:
-        lock = stack.enter_context(_lock(state_dir))
-        port = _free_port(host, port)
-        api_url = command.api_url(host, port)
+        lock = stack.enter_context(address.locked(state_dir))
+        secret = auth.auth_string(state_dir)
+        listener = stack.enter_context(_listener(host, port))
+        api_url = command.api_url(host, listener.getsockname()[1])
         fresh = not database.exists() and not prepared.copy_to(database)
         # SQLite gives the files beside it the same mode.
         database.touch()
         database.chmod(0o600)
         server = await stack.enter_async_context(
             process(
-                command.server_command(host, port),
+                command.server_command(listener.fileno()),
                 log=state_dir / "server.log",
-                env=environment(state_dir, api_url=api_url),
+                env=environment(state_dir, auth_string=secret, api_url=api_url),
                 end_s=SERVER_END_S,
                 # Held by the server as well, so that a server whose starter was killed still
                 # refuses a second one on the same SQLite file.
-                pass_fds=(lock,),
+                pass_fds=(lock, listener.fileno()),
             )
         )
+        # From now on nobody listens where the server has ended.
+        listener.close()
         await _wait_until_ready(server, api_url, state_dir)
         if fresh:
             prepared.keep(database)
+        runtime = Runtime(
+            api_url=api_url, auth_string=secret, state_dir=state_dir, server_pid=server.pid
+        )
         # Before anybody is told the address: whatever runs now ran on an earlier server.
-        async with client(api_url) as http:
+        async with runtime.client() as http:
             await close_runs(http, await unfinished_runs(http), "Its Prefect server ended.")
-        stack.enter_context(_api_url_file(state_dir, api_url))
-        worker_pid = None
+        stack.enter_context(address.published(state_dir, api_url))
         if worker:
-            worker_pid = await stack.enter_async_context(_worker(state_dir, api_url))
+            worker_pid = await stack.enter_async_context(_worker(runtime))
+            runtime = replace(runtime, worker_pid=worker_pid)
         try:
-            yield Runtime(
-                api_url=api_url, state_dir=state_dir, server_pid=server.pid, worker_pid=worker_pid
-            )
+            yield runtime
         finally:
             await _send_what_is_left()
 
@@ -202,97 +220,81 @@ async def _wait_until_ready(
     )
 
 
-def _free_port(host: str, wanted: int | None) -> int:
+def _listener(host: str, wanted: int | None) -> socket.socket:
+    """Listens from now on, so that no process of another user can in our server's place."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in (UI_PORT, 0) if wanted is None else (wanted,):
-        with socket.socket(family) as probe, suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            return probe.getsockname()[1]
+        with suppress(OSError):
+            return socket.create_server((host, port), family=family)
     raise Refused(
         f"Port {'' if wanted is None else f'{wanted} '}of {host} cannot be had: it is taken, or "
         "the address is not of this machine. Name another port, or 0 for any."
     )
 
 
-@contextmanager
-def _lock(state_dir: Path) -> Iterator[int]:
-    """One server at a time on one SQLite file."""
-    with private(state_dir / "lock", "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Refused(
-                f"A Prefect server already runs on {state_dir}"
-                f"{_where_it_answers(state_dir)}. End it first, or use that one."
-            ) from error
-        yield file.fileno()
+async def running(state_dir: Path) -> Runtime | None:
+    """The server of this folder; None when none is up.
 
-
-def _where_it_answers(state_dir: Path) -> str:
-    with suppress(OSError):
-        return f" and answers at {(state_dir / API_URL_FILE).read_text(encoding='utf-8').strip()}"
-    return ""
-
-
-def published_api_url(state_dir: Path) -> str | None:
-    """Where the server of this folder said that it answers; None when none is up."""
-    try:
-        return (state_dir / API_URL_FILE).read_text(encoding="utf-8").strip() or None
-    except FileNotFoundError:
+    Raises Refused where it asks for another auth string than the one that is known here.
+    """
+    api_url = published_api_url(state_dir)
+    if api_url is None:
         return None
-
-
-@contextmanager
-def _api_url_file(state_dir: Path, api_url: str) -> Iterator[None]:
-    """The address, for the command line to find the server by."""
-    path = state_dir / API_URL_FILE
-    with private(path) as file:
-        file.write(f"{api_url}\n".encode())
+    found = Runtime(api_url=api_url, auth_string=auth.auth_string(state_dir), state_dir=state_dir)
     try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+        async with found.client() as http:
+            answer = await http.get("/admin/version", timeout=2)
+    except httpx.HTTPError:
+        return None
+    if answer.status_code == httpx.codes.UNAUTHORIZED:
+        raise Refused(
+            f"The Prefect server at {api_url} was started with another auth string. Set "
+            f"{auth.VARIABLE} to that one; or, after `airlock ui --rotate`, start the server again."
+        )
+    return found if answer.is_success else None
 
 
 # ---------------------------------------------------------------- worker and deployments
 
 
 @asynccontextmanager
-async def _worker(state_dir: Path, api_url: str) -> AsyncIterator[int]:
+async def _worker(runtime: Runtime) -> AsyncIterator[int]:
     """Work pool, worker, deployments, automations. The worker boots while these are applied."""
-    env = environment(state_dir, api_url=api_url)
-    async with client(api_url) as http:
+    env, state_dir = runtime.environment, runtime.state_dir
+    async with runtime.client() as http:
         await open_work_pool(http)
     try:
         async with process(
             worker_command(), log=state_dir / "worker.log", env=env, end_s=WORKER_END_S
         ) as child:
-            async with client(api_url) as http:
+            async with runtime.client() as http:
                 await _publish(http, state_dir, env)
                 await _wait_until_polling(http, child, state_dir)
             yield child.pid
     finally:
         # The server may be what failed.
         with suppress(httpx.HTTPError):
-            async with client(api_url) as http:
+            async with runtime.client() as http:
                 await close_runs(http, await runs_of_the_worker(http), "Its worker ended.")
 
 
-async def publish(state_dir: Path, api_url: str, *, automations_alone: bool = False) -> None:
+async def publish(
+    state_dir: Path, api_url: str, *, auth_string: str, automations_alone: bool = False
+) -> None:
     """Work pool, deployments and automations on a server that others have started."""
     state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        async with client(api_url) as http:
+        async with client(api_url, auth_string) as http:
             if automations_alone:
                 await automations.apply(http)
                 return
             await create_work_pool(http)
-            await _publish(http, state_dir, environment(state_dir, api_url=api_url))
+            env = environment(state_dir, auth_string=auth_string, api_url=api_url)
+            await _publish(http, state_dir, env)
     except httpx.HTTPError as error:
         raise Transient(
             f"The Prefect server at {api_url} did not answer as expected: {type(error).__name__}. "
-            f"Look whether it runs and whether {command.AUTH_VARIABLE} is the one that it asks for."
+            f"Look whether it runs and whether {auth.VARIABLE} is the one that it asks for."
         ) from error
 
 

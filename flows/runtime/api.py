@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -11,10 +12,15 @@ from typing import Any
 
 import httpx
 
+from airlock import settings
 from airlock.authorities import authorities
-from flows.runtime.command import WORK_POOL, WORKER, authorization
+from airlock.errors import Refused
+from flows.runtime import auth
+from flows.runtime.address import published_api_url
+from flows.runtime.command import WORK_POOL, WORKER
 
 BUSY_PAUSES_S = (0.1, 0.2, 0.5, 1, 2, 4)
+CLIENTS_VARIABLE = "PREFECT_API_AUTH_STRING"
 UNFINISHED = ("PENDING", "RUNNING", "PAUSED", "CANCELLING")
 
 
@@ -38,7 +44,8 @@ class _Admission(httpx.Auth):
     PREFECT_SERVER_CSRF_PROTECTION_ENABLED. A server without that protection gives none.
     """
 
-    def __init__(self, api_url: str) -> None:
+    def __init__(self, api_url: str, auth_string: str | None) -> None:
+        self._header = auth.header(auth_string)
         self._client = str(uuid.uuid4())
         self._token_url = httpx.URL(f"{api_url}/csrf-token", params={"client": self._client})
         self._token: str | None = None
@@ -46,7 +53,7 @@ class _Admission(httpx.Auth):
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        request.headers.update(authorization())
+        request.headers.update(self._header)
         if request.method == "GET":
             yield request
             return
@@ -58,7 +65,7 @@ class _Admission(httpx.Auth):
             yield self._signed(request)
 
     def _asked(self) -> httpx.Request:
-        return httpx.Request("GET", self._token_url, headers=authorization())
+        return httpx.Request("GET", self._token_url, headers=self._header)
 
     async def _take(self, answer: httpx.Response) -> None:
         await answer.aread()
@@ -71,11 +78,28 @@ class _Admission(httpx.Auth):
         return request
 
 
-def client(api_url: str) -> httpx.AsyncClient:
-    """A client of a server of ours, with what that asks of its callers."""
+def auth_string_for(api_url: str) -> str | None:
+    """What a server is told that was named by its address; our folder's string only its own."""
+    environ = os.environ
+    named = environ.get(CLIENTS_VARIABLE) if environ.get("PREFECT_API_URL") == api_url else None
+    if given := auth.of_the_environment() or named:
+        return given
+    try:
+        state_dir = settings.load().state_dir / "prefect"
+    except Refused:  # no airlock.toml, so no folder
+        return None
+    is_ours = api_url.rstrip("/") == published_api_url(state_dir)
+    return auth.auth_string(state_dir) if is_ours else None
+
+
+def client(api_url: str, auth_string: str | None = None) -> httpx.AsyncClient:
+    """A client of a server of ours, with what that asks of its callers.
+
+    auth_string: by default the one that is known for that address.
+    """
     return httpx.AsyncClient(
         base_url=api_url,
-        auth=_Admission(api_url),
+        auth=_Admission(api_url, auth_string or auth_string_for(api_url)),
         timeout=30,
         # A proxy of the environment does not know our loopback server.
         trust_env=False,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import os
 import sys
 from pathlib import Path
 
 from airlock.errors import Refused
+from flows.runtime import auth
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFECT_FILE = ROOT / "prefect.yaml"
@@ -18,27 +18,14 @@ WORKER = "airlock"
 CORE_LOGGER = "airlock"
 # Where people find the UI, if not at the server's own address: the links in alerts lead there.
 UI_VARIABLE = "PREFECT_UI_URL"
-AUTH_VARIABLE = "PREFECT_SERVER_API_AUTH_STRING"
+UI_PORT = 4200
 POLL_S = 2
 # Prefect's shortest. A run whose process and worker are both gone is noticed by its silence.
 HEARTBEAT_S = 30
 
 
-def auth_string() -> str | None:
-    """What the server asks of whoever speaks to it, as ``name:password``; None: of nobody."""
-    return os.environ.get(AUTH_VARIABLE) or None
-
-
-def authorization() -> dict[str, str]:
-    """The header that carries it."""
-    secret = auth_string()
-    if secret is None:
-        return {}
-    return {"Authorization": f"Basic {base64.b64encode(secret.encode()).decode()}"}
-
-
 def check_host(host: str) -> None:
-    """Raises Refused for an address where everybody could start a deploy, or none could be met."""
+    """Raises Refused for what is no address, or one that no browser can go to."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -50,11 +37,6 @@ def check_host(host: str) -> None:
             f"{host} stands for every address, and no browser can go there. Name the one of this "
             "machine that others reach it by."
         )
-    if not address.is_loopback and auth_string() is None:
-        raise Refused(
-            f"On {host} everybody who reaches this machine could start a deploy. Set "
-            f"{AUTH_VARIABLE} to a name and a password (name:password), or leave --host out."
-        )
 
 
 def api_url(host: str, port: int) -> str:
@@ -65,11 +47,11 @@ def database(state_dir: Path) -> Path:
     return state_dir / "prefect.db"
 
 
-def environment(state_dir: Path, *, api_url: str | None = None) -> dict[str, str]:
+def environment(state_dir: Path, *, auth_string: str, api_url: str) -> dict[str, str]:
     """This process's environment with its Prefect settings replaced by ours.
 
     Whatever PREFECT_ variables a person has set point at another server or another account; only
-    what our own server asks of its callers, and where people find its UI, is taken over.
+    where people find the UI is taken over.
     """
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     own["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), own.get("PATH", os.defpath)])
@@ -89,25 +71,20 @@ def environment(state_dir: Path, *, api_url: str | None = None) -> dict[str, str
     }
     if ui_url := os.environ.get(UI_VARIABLE):
         own[UI_VARIABLE] = ui_url
-    if secret := auth_string():
-        own |= {AUTH_VARIABLE: secret, "PREFECT_API_AUTH_STRING": secret}
-    if api_url:
-        own["PREFECT_API_URL"] = api_url
-        # The default lets the page of any site start a deploy through the browser of whoever
-        # looks at it.
-        ui = api_url.removesuffix("/api")
-        allowed = f"{ui},{ui.replace(LOOPBACK, 'localhost')}"
-        own["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = allowed
-        # That alone hides the answers from such a page; what it sends without asking is taken.
-        own["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] = "true"
+    own |= {auth.VARIABLE: auth_string, "PREFECT_API_AUTH_STRING": auth_string}
+    own["PREFECT_API_URL"] = api_url
+    # The default lets the page of any site start a deploy through the browser of whoever looks
+    # at it.
+    ui = api_url.removesuffix("/api")
+    own["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = f"{ui},{ui.replace(LOOPBACK, 'localhost')}"
+    # That alone hides the answers from such a page; what it sends without asking is taken.
+    own["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] = "true"
     return own
 
 
-def server_command(host: str, port: int) -> list[str]:
-    return [
-        *(sys.executable, "-m", "prefect", "server", "start"),
-        *("--host", host, "--port", str(port), "--analytics-off"),
-    ]
+def server_command(listener: int) -> list[str]:
+    """listener: the descriptor of a socket that listens."""
+    return [sys.executable, "-P", "-m", "flows.runtime.server", "--fd", str(listener)]
 
 
 # -P: what lies in the folder that the worker was started in, such as a tasks.py, is not imported in

@@ -23,7 +23,7 @@ from airlock.introspection import read_catalogue
 from airlock.postgres import connect
 from airlock.request import DeployRequest
 from flows import runtime
-from flows.runtime import Runtime, client
+from flows.runtime import Runtime
 from tests.gateway import Gateway
 
 TOML = """
@@ -125,7 +125,7 @@ async def production(database, prefect_server: Runtime, tmp_path, monkeypatch):
     monkeypatch.setenv("PROD_DATABASE_URL", database.url)
     monkeypatch.setenv("PROD_DEV_URL", database.server.url())
     monkeypatch.setattr("flows.approval.POLL_S", 0.1)
-    async with client(prefect_server.api_url) as http:
+    async with prefect_server.client() as http:
         made = Production(superuser_url=database.superuser_url, http=http, root=root)
         made.waits_at_most(60)
         yield made

@@ -17,7 +17,6 @@ from airlock import ledger
 from airlock.client import read as felt_by_clients
 from airlock.postgres import connect
 from airlock.request import DeployRequest
-from flows.runtime import client
 from tests.stage import CONTRACT, DROP_INDEX
 
 ADD_COLUMN = ("ALTER TABLE deals ADD COLUMN score integer;", "ALTER TABLE deals DROP COLUMN score;")
@@ -49,7 +48,7 @@ async def what_clients_felt(stage):
 
 async def event_of(server, name, began_at):
     """The first event of that name since; events reach the server some seconds late."""
-    async with client(server.api_url) as http:
+    async with server.client() as http:
         for _ in range(100):
             since = {"since": began_at.isoformat()}
             wanted = {"filter": {"event": {"name": [name]}, "occurred": since}}

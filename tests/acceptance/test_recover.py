@@ -17,7 +17,7 @@ import pytest
 from airlock import binaries, ledger
 from airlock.ledger import Deploy
 from airlock.postgres import connect
-from flows.runtime import Runtime, client
+from flows.runtime import Runtime
 from tests.acceptance.test_deploys import assert_as_before
 from tests.gateway import Gateway
 from tests.stage import CHECKOUT, Stage
@@ -163,7 +163,7 @@ async def test_a_run_of_the_command_line_that_is_cancelled_in_the_ui_takes_produ
     before = await hanging.world()
     async with run("deploy", release="v2") as child:
         await sleeping(hanging)
-        async with client(prefect_server.api_url) as http:
+        async with prefect_server.client() as http:
             cancel = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
             where = f"/flow_runs/{(await hanging.last()).flow_run}"
             (await http.post(f"{where}/set_state", json=cancel)).raise_for_status()

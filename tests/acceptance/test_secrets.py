@@ -23,7 +23,7 @@ from prefect.logging.handlers import APILogHandler
 
 from airlock import server
 from airlock.postgres import connect, quote_ident, quote_literal
-from flows.runtime import Runtime, client
+from flows.runtime import Runtime
 from tests.conftest import OWNER, OWNER_PASSWORD, SUPERUSER_PASSWORD
 from tests.stage import Stage
 
@@ -157,7 +157,7 @@ async def rows_of_the_ledger(stage: Stage) -> str:
 
 
 async def artifacts_of(runtime: Runtime) -> str:
-    async with client(runtime.api_url) as http:
+    async with runtime.client() as http:
         return (await http.post("/artifacts/filter", json={})).raise_for_status().text
 
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from airlock import server, settings
-from flows.runtime import Runtime, client, prefect_runtime
+from flows.runtime import Runtime, prefect_runtime
 from flows.runtime.api import JOB_TEMPLATE
 from flows.runtime.command import WORK_POOL
 from tests.conftest import create_database, drop_database
@@ -144,7 +144,7 @@ async def served(worker: Runtime, tmp_path: Path) -> AsyncIterator[Served]:
     """The same server for each attack, its pool and deployment as published."""
     module, trace = tmp_path / "planted.py", tmp_path / "trace"
     module.write_text(MODULE.format(trace=str(trace)), encoding="utf-8")
-    async with client(worker.api_url) as http:
+    async with worker.client() as http:
         made = Served(http=http, runtime=worker, trace=trace, module=module)
         ours = await made.deployment()
         yield made

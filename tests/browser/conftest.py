@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Response, async_playwright, expect
@@ -34,17 +35,21 @@ SCREENSHOTS = CHECKOUT / ".airlock" / "screenshots"
 expect.set_options(timeout=PATIENCE_MS)
 
 
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    """Debian's Chromium: Playwright's own would be downloaded."""
+def chromium() -> dict[str, Any]:
+    """How Debian's Chromium is started: Playwright's own would be downloaded."""
     # The new UI asks its makers' server for the settings of the analytics that we turn off.
     arguments = ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
     # A machine of tests has no GPU, and Chromium's imitation of one costs more than it saves.
     arguments.append("--disable-gpu-compositing")
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")  # which refuses to run as root
+    return {"executable_path": CHROMIUM, "args": arguments}
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        found = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        found = await playwright.chromium.launch(**chromium())
         yield found
         await found.close()
 
@@ -87,12 +92,16 @@ async def runtime(stage: Stage) -> AsyncIterator[Runtime]:
 
 @pytest.fixture(scope="module")
 async def person(browser: Browser, runtime: Runtime) -> AsyncIterator[BrowserContext]:
-    """Somebody at a laptop, whose browser keeps the UI once it is loaded."""
+    """Somebody at a laptop, who has opened the link; the browser keeps the UI once it is loaded."""
     context = await browser.new_context(
         base_url=runtime.ui_url, viewport={"width": 1280, "height": 860}
     )
     await context.add_init_script(SLOW_DISPLAY)
     context.set_default_timeout(PATIENCE_MS)
+    page = await context.new_page()
+    await page.goto(runtime.ui_link())
+    await page.wait_for_url(f"{runtime.ui_url}/v2/**")
+    await page.close()
     yield context
     await context.close()
 

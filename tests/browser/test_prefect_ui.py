@@ -10,7 +10,7 @@ import psutil
 import pytest
 from playwright.async_api import expect
 
-from flows.runtime import Runtime, client
+from flows.runtime import Runtime
 from tests.browser.window import CHROMIUM, PATIENCE_S, Window
 from tests.stage import Stage
 
@@ -72,7 +72,7 @@ async def test_a_bad_release_comes_back_and_its_alert_leads_to_the_report(
         "ALTER TABLE deals DROP COLUMN score;",
     )
     # Form and question are clicked through in the test before; here they are answered over the API.
-    async with client(runtime.api_url) as http:
+    async with runtime.client() as http:
         run = await start(http, release="unhealthy", reason="scores", requester="Ada")
         await until(http, run, "Paused")
         answer = {"decision": "approve", "name": "Grace", "reason": "looks harmless"}
@@ -115,7 +115,7 @@ async def test_the_nightly_refresh_is_there_and_off_until_it_is_configured(windo
 async def test_a_run_whose_process_is_killed_is_recovered_without_anybody(
     stage: Stage, runtime: Runtime
 ) -> None:
-    async with client(runtime.api_url) as http:
+    async with runtime.client() as http:
         run = await start(http, release="v2", reason="again")
         await until(http, run, "Paused")
         row = await stage.last()

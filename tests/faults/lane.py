@@ -12,11 +12,13 @@ import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from airlock import binaries, server
 from airlock.postgres import connect, quote_literal
+from flows.runtime.api import client
 from tests.faults import matrix
 from tests.faults.oracle import Expected
 from tests.faults.theatre import House, Recording, perform, record
@@ -53,7 +55,7 @@ async def house(folder: Path, repository: Path, zygote: Path) -> AsyncGenerator[
             repository=repository,
             zygote=Zygote(path=zygote),
             worker=Worker(folder, f"faults-{folder.name}"),
-            api_url=os.environ["PREFECT_API_URL"],
+            api=partial(client, os.environ["PREFECT_API_URL"]),
             folder=folder,
         )
         try:

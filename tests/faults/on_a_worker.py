@@ -17,7 +17,7 @@ import pytest
 from airlock import server
 from airlock.ledger import Deploy
 from flows.automations import DEPLOYMENT
-from flows.runtime import Runtime, client, prefect_runtime
+from flows.runtime import Runtime, prefect_runtime
 from tests.acceptance.test_deploys import assert_as_before
 from tests.acceptance.test_recover import DROP, HANGS, sleeping, until
 from tests.stage import Stage, receiving, standing
@@ -49,7 +49,7 @@ async def served(
         stage.migration(11, "score", HANGS, DROP)
         async with (
             prefect_runtime(stage.root / ".airlock" / "prefect", port=0) as runtime,
-            client(runtime.api_url) as http,
+            runtime.client() as http,
         ):
             yield stage, runtime, http
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
+import httpx
 
 from airlock import ledger
 from airlock.errors import Refused
@@ -21,7 +22,6 @@ from airlock.introspection import read_catalogue
 from airlock.postgres import connect, quote_ident
 from airlock.service import table
 from airlock.snapshot import manifest
-from flows.runtime.api import client
 from tests.stage import Stage
 
 # How long what is ending may take to be gone.
@@ -55,7 +55,7 @@ class Seen:
 
     seed: int
     writes: Sequence[object]
-    api_url: str
+    api: Callable[[], httpx.AsyncClient]
     runs: tuple[str, ...] = ()
 
 
@@ -263,7 +263,7 @@ async def _check_runs(
         ledger.CUT_OFF,
     ):
         return
-    async with client(seen.api_url) as http:
+    async with seen.api() as http:
         for run in seen.runs:
             answer = (await http.get(f"/flow_runs/{run}")).raise_for_status().json()
             if answer["state_type"] not in _ENDED:

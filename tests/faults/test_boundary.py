@@ -66,7 +66,7 @@ async def house(
             repository=service_repository,
             zygote=flows,
             worker=Worker(folder, "faults"),
-            api_url=prefect_server.api_url,
+            api=prefect_server.client,
             folder=folder,
         )
 

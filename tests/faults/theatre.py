@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from airlock import outbox, server, settings
@@ -54,7 +55,7 @@ class House:
     repository: Path
     zygote: Zygote
     worker: Worker
-    api_url: str
+    api: Callable[[], httpx.AsyncClient]
     folder: Path
 
     async def fall(self) -> None:
@@ -308,7 +309,7 @@ async def _played(theatre: Theatre, play: Play, expected: Expected) -> Verdict:
         seen=Seen(
             seed=theatre.seed,
             writes=seen.writes,
-            api_url=theatre.house.api_url,
+            api=theatre.house.api,
             runs=tuple(run.read_text() for run in runs if run.exists()),
         ),
         expected=expected,

@@ -17,7 +17,7 @@ from airlock import deploy as steps
 from airlock.request import DeployRequest
 from flows import automations
 from flows.deploy import deploy
-from flows.runtime import Runtime, client
+from flows.runtime import Runtime
 from tasks.send_alert import emit, send_alert
 from tests.receiver import Receiver, receiving
 from tests.unit.test_alert import make
@@ -28,7 +28,7 @@ WAIT_S = 20
 @pytest.fixture
 async def http(prefect_server: Runtime) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the server; automations and block are gone afterwards."""
-    async with client(prefect_server.api_url) as found:
+    async with prefect_server.client() as found:
         yield found
         for each in await every(found):
             await found.delete(f"/automations/{each['id']}")

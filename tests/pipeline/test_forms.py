@@ -10,7 +10,7 @@ from airlock import settings
 from flows import form
 from flows.deploy import deploy
 from flows.rollback import rollback
-from flows.runtime import WORK_POOL, client
+from flows.runtime import WORK_POOL
 from flows.runtime.api import create_work_pool
 from flows.runtime.deployments import draw_plainly
 
@@ -20,7 +20,7 @@ TARGET = (form.choice().get("enum") or ["prod"])[0]
 @pytest.fixture
 async def started(prefect_server):
     """A function: parameters to the API's answer when a deployment is started with them."""
-    async with client(prefect_server.api_url) as http:
+    async with prefect_server.client() as http:
         await create_work_pool(http)
     async with get_client() as prefect:
         number = await prefect.create_deployment(
@@ -30,13 +30,13 @@ async def started(prefect_server):
             work_pool_name=WORK_POOL,
             enforce_parameter_schema=True,
         )
-        async with client(prefect_server.api_url) as http:
+        async with prefect_server.client() as http:
             await draw_plainly(http)
         drawn = (await prefect.read_deployment(number)).parameter_openapi_schema
         assert "anyOf" not in str(drawn)
 
     async def start(**parameters):
-        async with client(prefect_server.api_url) as http:
+        async with prefect_server.client() as http:
             return await http.post(
                 f"/deployments/{number}/create_flow_run", json={"parameters": parameters}
             )

@@ -18,13 +18,11 @@ from airlock.errors import Refused
 from flows.runtime import (
     API_URL_FILE,
     Runtime,
+    auth,
     client,
     prefect_runtime,
     prepared,
 )
-
-PASSWORD = "not-for-others-7f3c"
-SECRET = f"airlock:{PASSWORD}"
 
 
 @flow
@@ -82,6 +80,19 @@ async def test_only_its_owner_may_read_what_the_server_keeps(prefect_server: Run
     assert (folder / API_URL_FILE).read_text(encoding="utf-8").strip() == prefect_server.api_url
 
 
+async def test_a_server_that_was_started_after_a_rotation_refuses_the_old_auth_string(
+    tmp_path: Path,
+) -> None:
+    old = auth.auth_string(tmp_path)
+    auth.rotate(tmp_path)
+    async with prefect_runtime(tmp_path, port=0, worker=False) as started:
+        async with client(started.api_url, old) as http:
+            answer = await http.get("/admin/version")
+            assert answer.status_code == httpx.codes.UNAUTHORIZED
+        async with started.client() as http:
+            assert (await http.get("/admin/version")).is_success
+
+
 def test_only_its_owner_may_read_the_prepared_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +107,7 @@ async def test_the_page_of_another_site_reads_nothing_through_the_browser(
     prefect_server: Runtime,
 ) -> None:
     ours = prefect_server.ui_url
-    async with client(prefect_server.api_url) as http:
+    async with prefect_server.client() as http:
         for origin in (ours, ours.replace("127.0.0.1", "localhost"), "https://elsewhere.example"):
             asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
             answer = await http.options("/deployments/", headers=asked)
@@ -114,6 +125,6 @@ async def test_the_page_of_another_site_starts_nothing_through_the_browser(
     async with httpx.AsyncClient(base_url=prefect_server.api_url, trust_env=False) as browser:
         answer = await browser.post("/flows/", content=flow_of_theirs, headers=sent)
     assert answer.status_code == httpx.codes.FORBIDDEN
-    async with client(prefect_server.api_url) as http:
+    async with prefect_server.client() as http:
         there = (await http.post("/flows/filter", json={})).raise_for_status().json()
     assert "elsewhere" not in {each["name"] for each in there}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import secrets
 import signal
@@ -23,7 +22,7 @@ import pytest
 from airlock import ledger, server, settings
 from airlock.postgres import connect, quote_literal
 from flows.automations import AUTOMATIONS, RECOVER, SILENT
-from flows.runtime import client, command
+from flows.runtime import auth, client, command
 from flows.runtime.process import process, tail
 from tests.conftest import Database, create_database, drop_database
 from tests.pipeline import schedules
@@ -85,6 +84,7 @@ class Project:
     """A folder with airlock.toml and migrations, and the environment of its commands."""
 
     root: Path
+    auth_string: str
     environment: Mapping[str, str]
     superuser_url: str
     role: str
@@ -129,7 +129,7 @@ class Project:
 @pytest.fixture
 async def project(pg: server.Server, tmp_path: Path) -> AsyncIterator[Project]:
     """Only prod, with a word for each of its secrets that occurs nowhere else."""
-    words = {name: f"planted{name}{secrets.token_hex(6)}" for name in ("owner", "slack", "auth")}
+    words = {name: f"planted{name}{secrets.token_hex(6)}" for name in ("owner", "slack")}
     role = f"deployer_{secrets.token_hex(4)}"
     async with connect(pg.url()) as superuser:
         await superuser.execute(
@@ -138,19 +138,22 @@ async def project(pg: server.Server, tmp_path: Path) -> AsyncIterator[Project]:
     database = await made_for(role, pg)
     (tmp_path / "airlock.toml").write_text(CONFIG, encoding="utf-8")
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    state_dir = tmp_path / ".airlock" / "prefect"
+    state_dir.mkdir(parents=True)
+    secret = auth.auth_string(state_dir)
     yield Project(
         root=tmp_path,
+        auth_string=secret,
         environment=own
         | {
             settings.CONFIG_VARIABLE: str(tmp_path / "airlock.toml"),
             "PROD_DATABASE_URL": pg.tcp_url(database.name, role, words["owner"]),
             "DEV_DATABASE_URL": pg.url(),
             "PROD_SLACK_URL": f"http://127.0.0.1:{server.free_port()}/{words['slack']}",
-            command.AUTH_VARIABLE: f"airlock:{words['auth']}",
         },
         superuser_url=database.superuser_url,
         role=role,
-        words=tuple(words.values()),
+        words=(*words.values(), secret, auth.encoded(secret)),
     )
     await drop_database(database)
     async with connect(pg.url()) as superuser:
@@ -221,8 +224,8 @@ async def serving(project: Project) -> AsyncIterator[Served]:
 
 @pytest.fixture
 def person(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who knows the auth string."""
-    monkeypatch.setenv(command.AUTH_VARIABLE, project.environment[command.AUTH_VARIABLE])
+    """Who knows the auth string. The commands find it by themselves."""
+    monkeypatch.setenv(auth.VARIABLE, project.auth_string)
 
 
 async def schedule_of(http: httpx.AsyncClient, title: str) -> tuple[str, dict[str, Any]]:
@@ -383,15 +386,14 @@ async def queues_and_automations_are_there(served: Served) -> None:
 
 
 def the_auth_string_is_in_no_command_line(project: Project, served: Served) -> None:
-    secret = project.environment[command.AUTH_VARIABLE].encode()
     shown = " ".join(part for each in served.children for part in each.cmdline())
-    assert "prefect" in shown
-    for hidden in (secret.decode(), base64.b64encode(secret).decode()):
+    assert "flows.worker" in shown
+    for hidden in (project.auth_string, auth.encoded(project.auth_string)):
         assert hidden not in shown
 
 
 async def command_line_that_waits(project: Project, served: Served) -> Process:
-    """With the address and the server's own variable only, as the manual has it."""
+    """With the address only, as the manual has it."""
     typed = await project.start(
         *("airlock", "deploy", "prod", "--up-to", "2"),
         output=project.root / "typed.log",
@@ -442,9 +444,9 @@ def nothing_planted_stands_in(project: Project) -> None:
     database = b"".join(text for name, text in written.items() if name.startswith("prefect.db"))
     for known in (REASON, "python -P -m flows.run"):
         assert known.encode() in database
-    auth = project.environment[command.AUTH_VARIABLE].encode()
-    for word in (*project.words, base64.b64encode(auth).decode()):
-        assert [path for path in files if word.encode() in path.read_bytes()] == []
+    for word in project.words:
+        found = {path.name for path in files if word.encode() in path.read_bytes()}
+        assert found == ({auth.FILE} if word == project.auth_string else set())
 
 
 @pytest.fixture
@@ -463,15 +465,14 @@ async def prefects_database(pg: server.Server, project: Project) -> AsyncIterato
 def installed(project: Project, side: str, api_url: str, database: str) -> dict[str, str]:
     """The environment of one side, by its file in docs/install with the blanks filled in."""
     given = settings.read_env_file(INSTALL / f"{side}.env.example")
-    secret = project.environment[command.AUTH_VARIABLE]
     filled = {
         "PREFECT_API_URL": api_url,
-        command.AUTH_VARIABLE: secret,
-        "PREFECT_API_AUTH_STRING": secret,
+        auth.VARIABLE: project.auth_string,
+        "PREFECT_API_AUTH_STRING": project.auth_string,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
     }
     here = {name: value for name, value in given.items() if not any(n in name for n in NOT_HERE)}
-    own = {name: value for name, value in project.environment.items() if "PREFECT_" not in name}
+    own = project.environment
     path = os.pathsep.join([str(Path(sys.executable).parent), own["PATH"]])
     home = {"PREFECT_HOME": str(project.root / side), "PATH": path}
     # As PrivateTmp of the units: Prefect's runner_storage in there belongs to whoever came first.
@@ -480,9 +481,10 @@ def installed(project: Project, side: str, api_url: str, database: str) -> dict[
 
 
 @asynccontextmanager
-async def running(
+async def part(
     name: str, *arguments: str, project: Project, env: dict[str, str]
 ) -> AsyncIterator[Process]:
+    """One part of the installation."""
     log = project.root / f"{name}.log"
     async with process([sys.executable, *arguments], log=log, env=env, end_s=20) as started:
         yield started
@@ -496,32 +498,26 @@ async def test_an_installation_on_postgresql_is_published_and_its_schedules_star
     servers, workers = (
         installed(project, side, api_url, prefects_database) for side in ("server", "worker")
     )
-    start = ("server", "start", "--host", command.LOOPBACK, "--port", str(port), "--no-services")
-    prefect = ("-m", "prefect")
+    servers["PREFECT_SERVER_UI_STATIC_DIRECTORY"] = str(project.root)
+    start = ("-m", "flows.runtime.server", "--port", str(port), "--no-services")
+    prefect = ("-m", "prefect", "server")
     worker = ("-P", "-m", "flows.worker", "--name")
     async with (
-        running("server", *prefect, *start, project=project, env=servers) as started,
+        part("server", *start, project=project, env=servers) as started,
         client(api_url) as http,
     ):
-        await until(answers(http), started, project.root / "server.log")
+        status = ("status", "--wait", "--timeout", str(PATIENCE_S))
+        async with part("status", *prefect, *status, project=project, env=servers) as asking:
+            assert await asking.wait() == 0, tail(project.root / "server.log")
+        assert started.returncode is None
+        assert all((project.root / ui / "index.html").is_file() for ui in ("v1", "v2"))
+        assert "<html" in (await http.get(api_url.removesuffix("/api"))).text
         await publish(project, servers)
         async with (
             # As its own unit, beside a server without them.
-            prefect(
-                "services",
-                "server",
-                "services",
-                "start",
-                project=project,
-                env={
-                    **servers,
-                    "PREFECT_LOGGING_SERVER_LEVEL": "DEBUG",
-                    "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
-                    "PREFECT_LOGGING_LEVEL": "DEBUG",
-                },
-            ),
-            running("first", *worker, "first", project=project, env=workers),
-            running("second", *worker, "second", project=project, env=workers),
+            part("services", *prefect, "services", "start", project=project, env=servers),
+            part("first", *worker, "first", project=project, env=workers),
+            part("second", *worker, "second", project=project, env=workers),
         ):
             await until(two_workers(http))
             await every_schedule_starts_its_flow(
@@ -533,21 +529,11 @@ async def test_an_installation_on_postgresql_is_published_and_its_schedules_star
 
 async def refused(project: Project, why: str, api_url: str, *, secret: str) -> None:
     """A command line that names a server which is not there for it has started nothing."""
-    variables = {"PREFECT_API_URL": api_url, command.AUTH_VARIABLE: secret}
+    variables = {"PREFECT_API_URL": api_url, auth.VARIABLE: secret}
     status, answer = await project.airlock(
         "rollback", "prod", PREFECT_CLIENT_MAX_RETRIES="0", **variables
     )
     assert (status, why in answer, "Nothing was started" in answer) == (1, True, True), answer
-
-
-def answers(http: httpx.AsyncClient) -> Callable[[], Awaitable[bool]]:
-    async def answered() -> bool:
-        try:
-            return (await http.get("/health")).is_success
-        except httpx.HTTPError:
-            return False
-
-    return answered
 
 
 async def publish(project: Project, env: dict[str, str]) -> None:

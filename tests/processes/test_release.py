@@ -108,6 +108,25 @@ async def test_checkouts_at_the_same_time_build_once_and_agree(
     assert list((stage.target.service_dir / "releases").glob(".*.tmp")) == []
 
 
+async def test_no_program_of_a_release_sees_the_auth_string_of_prefects_server(
+    stage: Stage, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"):
+        monkeypatch.setenv(name, "airlock:not-for-releases")
+    seen = tmp_path / "seen"
+    hook = repository / ".git" / "hooks" / "post-index-change"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\nenv | sed s/^/hook:/ >> {seen}\n", encoding="utf-8")
+    hook.chmod(0o755)
+    stage.options["build"] = ("sh", "-c", f"env | sed s/^/build:/ >> {seen}")
+    chosen = await release.check_out(stage.target, "v2")
+    started = await service.restart(stage.target, chosen, old=None, token="one")
+    text = seen.read_text() + Path(f"/proc/{started.new.pid}/environ").read_text()
+    assert all(f"{program}:PATH=" in text for program in ("hook", "build"))
+    assert "AIRLOCK_INSTANCE=one" in text
+    assert "not-for-releases" not in text
+
+
 async def test_a_failing_build_is_refused_with_its_last_lines_and_tried_afresh(
     stage: Stage, repository: Path
 ) -> None:

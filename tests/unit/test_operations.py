@@ -20,6 +20,7 @@ from prefect.settings.models.root import Settings
 
 from airlock import settings
 from airlock.__main__ import app as airlock_cli
+from flows.runtime import server
 from flows.runtime.command import WORK_POOL, WORKER
 
 ROOT = Path(__file__).parents[2]
@@ -64,8 +65,10 @@ COMMANDS = [*unit_commands(), *compose_commands()]
 
 @pytest.mark.parametrize("command", [c for _, c in COMMANDS], ids=[f"{n}" for n, _ in COMMANDS])
 def test_what_is_started_exists_with_these_options(command: list[str]) -> None:
-    python, dash, module, *arguments = command
-    assert (python in (PYTHON, "python"), dash) == (True, "-m")
+    at = command.index("-m")
+    python, *flags = command[:at]
+    module, *arguments = command[at + 1 :]
+    assert (python in (PYTHON, "python"), flags in ([], ["-P"])) == (True, True)
     assert importlib.util.find_spec(module), f"there is no module {module}"
     if module == "prefect":
         found, bound, *_ = prefect_cli.parse_args(arguments, exit_on_error=False)
@@ -73,8 +76,17 @@ def test_what_is_started_exists_with_these_options(command: list[str]) -> None:
         assert bound.arguments or "services" in arguments
     elif module == "airlock":
         assert arguments[0] in {each.callback.__name__ for each in airlock_cli.registered_commands}
+    elif module == "flows.runtime.server":
+        assert server.parser().parse_args(arguments).no_services
     else:
-        assert module == "flows.publish"
+        assert (module, arguments) == ("flows.publish", [])
+
+
+def test_prefects_server_is_started_behind_our_door() -> None:
+    started = [name for name, command in COMMANDS if "flows.runtime.server" in command]
+    assert started == ["airlock-server.service", "server"]
+    others = [name for name, command in COMMANDS if "prefect server start" in " ".join(command)]
+    assert others == []
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
@@ -130,13 +142,13 @@ def test_an_env_file_names_settings_that_exist_and_no_secret(file: Path) -> None
 
 
 def test_server_and_clients_are_given_the_auth_string() -> None:
-    server, worker = (settings.read_env_file(FOLDER / f"{n}.env.example") for n in SIDES)
-    assert "PREFECT_SERVER_API_AUTH_STRING" in server
-    assert "PREFECT_API_AUTH_STRING" in worker
-    assert server["PREFECT_API_URL"] == worker["PREFECT_API_URL"]
-    assert server["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
-    assert "*" not in server["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
-    assert server["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
+    servers, workers = (settings.read_env_file(FOLDER / f"{n}.env.example") for n in SIDES)
+    assert "PREFECT_SERVER_API_AUTH_STRING" in servers
+    assert "PREFECT_API_AUTH_STRING" in workers
+    assert servers["PREFECT_API_URL"] == workers["PREFECT_API_URL"]
+    assert servers["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert "*" not in servers["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
+    assert servers["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
 
 
 SIDES = ("server", "worker")

@@ -9,13 +9,10 @@ import pytest
 import yaml
 
 from airlock.errors import Refused
-from flows.runtime import command
+from flows.runtime import auth, command
 from flows.runtime.deployments import as_people_left_them, fitting
 
-
-@pytest.fixture(autouse=True)
-def _no_auth_string(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(command.AUTH_VARIABLE, raising=False)
+API_URL = "http://127.0.0.1:4200/api"
 
 
 def test_the_prefect_of_the_person_who_runs_it_is_left_alone(
@@ -25,45 +22,34 @@ def test_the_prefect_of_the_person_who_runs_it_is_left_alone(
     monkeypatch.setenv("PREFECT_API_KEY", "theirs")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "theirs")
     monkeypatch.setenv("PREFECT_UI_URL", "https://prefect.example.org")
-    ours = command.environment(tmp_path)
+    ours = command.environment(tmp_path, auth_string="ours", api_url=API_URL)
     assert ours["PREFECT_UI_URL"] == "https://prefect.example.org", "people are sent there"
     assert "theirs" not in ours.values()
-    assert "PREFECT_API_URL" not in ours
+    assert ours["PREFECT_API_URL"] == API_URL
     assert ours["PREFECT_HOME"] == str(tmp_path)
     assert ours["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert ours["PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT"] == "false"
 
 
-def test_server_and_clients_have_one_auth_string(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    assert "PREFECT_API_AUTH_STRING" not in command.environment(tmp_path)
-    assert command.authorization() == {}
-    monkeypatch.setenv(command.AUTH_VARIABLE, "name:pass")
-    ours = command.environment(tmp_path)
-    assert ours["PREFECT_API_AUTH_STRING"] == ours[command.AUTH_VARIABLE] == "name:pass"
-    assert command.authorization() == {"Authorization": "Basic bmFtZTpwYXNz"}
+def test_server_and_clients_have_one_auth_string(tmp_path: Path) -> None:
+    ours = command.environment(tmp_path, auth_string="name:pass", api_url=API_URL)
+    assert ours["PREFECT_API_AUTH_STRING"] == ours[auth.VARIABLE] == "name:pass"
+    assert auth.header("name:pass") == {"Authorization": "Basic bmFtZTpwYXNz"}
 
 
 @pytest.mark.parametrize(
-    ("host", "auth", "why"),
+    ("host", "why"),
     [
-        ("127.0.0.1", None, None),
-        ("::1", None, None),
-        ("192.0.2.7", "name:pass", None),
-        ("192.0.2.7", None, "could start a deploy"),
-        ("192.0.2.7", "", "could start a deploy"),
-        ("0.0.0.0", "name:pass", "no browser can go there"),  # noqa: S104 – it is refused
-        ("::", "name:pass", "no browser can go there"),
-        ("localhost", None, "is no IP address"),
-        ("db.example", "name:pass", "is no IP address"),
+        ("127.0.0.1", None),
+        ("::1", None),
+        ("192.0.2.7", None),
+        ("0.0.0.0", "no browser can go there"),  # noqa: S104 – it is refused
+        ("::", "no browser can go there"),
+        ("localhost", "is no IP address"),
+        ("db.example", "is no IP address"),
     ],
 )
-def test_others_than_this_machine_are_let_in_with_an_auth_string_only(
-    monkeypatch: pytest.MonkeyPatch, host: str, auth: str | None, why: str | None
-) -> None:
-    if auth is not None:
-        monkeypatch.setenv(command.AUTH_VARIABLE, auth)
+def test_a_server_listens_on_an_address_that_browsers_can_go_to(host: str, why: str | None) -> None:
     if why is None:
         command.check_host(host)
         return

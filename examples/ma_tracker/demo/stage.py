@@ -30,7 +30,6 @@ from examples.ma_tracker.demo import production, releases
 from examples.ma_tracker.demo.production import ROOT, Production, Secrets
 from examples.ma_tracker.demo.show import Checklist
 from examples.ma_tracker.demo.webhook import Webhook, receiving
-from flows import runtime
 from flows.runtime import Runtime, prefect_runtime
 
 FOLDER = ROOT / ".airlock" / "demo"
@@ -278,7 +277,7 @@ async def final_state(http: httpx.AsyncClient, run: str) -> tuple[str, str] | No
 
 
 def client(stage: Stage) -> httpx.AsyncClient:
-    return runtime.client(stage.runtime.api_url)
+    return stage.runtime.client()
 
 
 def check_alive(stage: Stage) -> None:

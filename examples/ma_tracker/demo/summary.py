@@ -14,6 +14,7 @@ from airlock.report import DeployReport
 from examples.ma_tracker.demo import acts, show, stage
 from examples.ma_tracker.demo.acts import Played
 from examples.ma_tracker.demo.stage import ROOT, Stage
+from flows.runtime import how_to_open
 
 MESSAGE_LINES = 12
 
@@ -162,7 +163,7 @@ def kept(console: Console, on: Stage) -> None:
     show.said(console, "Everything is left up until Ctrl-C.", style="bold")
     lines(
         console,
-        ("Prefect UI", f"{ui}/v2/runs"),
+        ("Prefect UI", how_to_open(on.runtime)),
         ("Reports", f"{ui}/v2/artifacts, and {shown(stage.REPORTS)}/*.md"),
         ("Service", f"{on.base_url}/health"),
         ("Database", f"its addresses are in {shown(stage.ENV_FILE)}, which only you may read"),
@@ -174,7 +175,7 @@ def kept(console: Console, on: Stage) -> None:
         "export PATH=$PWD/.venv/bin:$PATH",
         f"export AIRLOCK_CONFIG=$PWD/{shown(stage.CONFIG)}",
         "airlock status; airlock history prod; airlock plan prod",
-        "airlock deploy prod --release v4",
+        "airlock ui; airlock deploy prod --release v4",
     ):
         show.said(console, f"  {command}")
     console.print()
