@@ -277,6 +277,15 @@ class Target(_Section):
         """The address of a database in a variable. Raises Refused when that is not set."""
         return dsn.of_target(self.variable(name), self.name, allow_plaintext=self.allow_plaintext)
 
+    def refuse_plaintext(self, host: str) -> None:
+        """Before something is sent to this host without TLS. Raises Refused where it may not be."""
+        if not self.allow_plaintext and not dsn.is_this_machine(host):
+            raise Refused(
+                "This would be sent to another machine in plain text. Use an https:// address, or "
+                f'for mail tls = "starttls" or "tls"; or set allow_plaintext = true in '
+                f"[targets.{self.name}]."
+            )
+
     def variable(self, name: str) -> str:
         """An environment variable, or its line in the target's env file."""
         value = os.environ.get(name) or read_env_file(self.env_file).get(name)

@@ -19,7 +19,7 @@ def is_configured(alerts: AlertSettings) -> bool:
 async def send(target: Target, key: str, alert: Alert) -> None:
     del key  # the incident's own is the target's
     routing_key = target.variable(target.alerts.pagerduty_key_env or "")
-    await http.post(target.alerts.pagerduty_url, body(routing_key, alert))
+    await http.post(target, target.alerts.pagerduty_url, body(routing_key, alert))
 
 
 def body(routing_key: str, alert: Alert) -> dict[str, object]:

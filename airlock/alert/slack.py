@@ -15,7 +15,7 @@ def is_configured(alerts: AlertSettings) -> bool:
 
 async def send(target: Target, key: str, alert: Alert) -> None:
     del key  # an incoming webhook knows none
-    await http.post(target.variable(target.alerts.slack_url_env or ""), body(alert))
+    await http.post(target, target.variable(target.alerts.slack_url_env or ""), body(alert))
 
 
 def body(alert: Alert) -> dict[str, object]:

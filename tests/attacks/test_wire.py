@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from airlock import binaries, server, settings
+from airlock import binaries, metrics, server, settings
+from airlock.alert import Alert, channels
 from airlock.binaries import Binaries
 from airlock.errors import AirlockError, Refused
 from airlock.postgres import connect
@@ -332,3 +333,72 @@ def _target(folder: Path, line: str) -> settings.Target:
     file = folder / "airlock.toml"
     file.write_text(f'[targets.prod]\ndatabase_url_env = "PROD_URL"\n{line}\n')
     return settings.load(file).target("prod")
+
+
+# ---------------------------------------------------------------- alerts and metrics
+
+ALERT = Alert(
+    headline="STRANDED",
+    target="prod",
+    deploy=1,
+    state="stranded",
+    error="for us only",
+    ref="c" * 40,
+)
+CHANNELS = {
+    "slack": 'slack_url_env = "THERE"',
+    "webhook": 'webhook_url_env = "THERE"',
+    "pagerduty": 'pagerduty_key_env = "KEY"\npagerduty_url = "{url}"',
+    "github": 'github = {{ repository = "a/b", token_env = "KEY", api_url = "{url}" }}',
+    "email": 'email = {{ host = "{host}", port = {port}, sender = "a@b.example", '
+    'to = ["c@d.example"], tls = "none", user = "a", password_env = "KEY" }}',
+}
+
+
+@pytest.mark.attack(
+    by="a listener on the network", tries="to read an alert and its key on their way", sample=True
+)
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_no_alert_leaves_this_machine_in_plain_text(
+    channel: str, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def send(line: str) -> tuple[str, list[bytes]]:
+        greeting = b"220 here\r\n" if channel == "email" else b""
+        answer = b"500 no\r\n" if greeting else b"HTTP/1.1 500 no\r\nContent-Length: 0\r\n\r\n"
+        async with Listener(answer, greeting) as peer:
+            url = f"http://{ATTACKER}:{peer.port}/{PASSWORD.replace(' ', '-')}"
+            monkeypatch.setenv("THERE", url)
+            table = CHANNELS[channel].format(url=url, host=ATTACKER, port=peer.port)
+            target = _target(tmp_path, f"{line}\n[targets.prod.alerts]\n{table}")
+            try:
+                await channels.CHANNELS[channel].send(target, "key", ALERT)
+            except Exception as error:  # noqa: BLE001 – the channel's own, as the outbox does
+                return str(error), peer.heard
+            return "", peer.heard
+
+    monkeypatch.setenv("KEY", PASSWORD)
+    said, heard = network.run(send(""))
+    assert heard == []
+    assert "allow_plaintext" in said
+    assert "password" not in said
+    assert network.run(send("allow_plaintext = true"))[1] != []
+
+
+@pytest.mark.attack(
+    by="a listener on the network", tries="to read the numbers, and the Pushgateway's password"
+)
+def test_no_numbers_leave_this_machine_in_plain_text(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def push(line: str) -> list[bytes]:
+        async with Listener(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as peer:
+            monkeypatch.setenv("PUSH_URL", f"http://a:secret@{ATTACKER}:{peer.port}")
+            metrics_of = _target(
+                tmp_path, f'{line}\n[targets.prod.metrics]\npush_url_env = "PUSH_URL"'
+            )
+            with contextlib.suppress(Refused):
+                await metrics._push(metrics_of, "PUSH_URL", "numbers 1\n")
+            return peer.heard
+
+    assert network.run(push("")) == []
+    assert b"PUT /metrics" in network.run(push("allow_plaintext = true"))[0]

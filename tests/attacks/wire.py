@@ -143,9 +143,11 @@ class Listener:
     """Somebody on the network who takes the server's place, and keeps what he is sent.
 
     answer: what he says to the first bytes of each connection. He hangs up on whoever goes on.
+    greeting: what he says before.
     """
 
     answer: bytes
+    greeting: bytes = b""
     port: int = 0
     heard: list[bytes] = field(default_factory=list)
     _server: asyncio.Server = field(init=False)
@@ -162,6 +164,7 @@ class Listener:
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = len(self.heard)
         self.heard.append(b"")
+        writer.write(self.greeting)
         try:
             for _ in range(2):
                 self.heard[number] += await reader.read(65536)

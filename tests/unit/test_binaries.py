@@ -9,7 +9,7 @@ import pytest
 
 from airlock import binaries
 from airlock.errors import Refused
-from airlock.snapshot import tool
+from airlock.snapshot.tool import environment, run
 
 TOOLS = ("postgres", "pg_dump")
 
@@ -125,4 +125,4 @@ async def test_a_program_without_tls_is_refused_before_it_is_started(
 ) -> None:
     command = [str(embedded.tool("pg_dump")), "--no-password"]
     with pytest.raises(Refused, match=f"the package postgresql-client-{embedded.major}"):
-        await tool.run(command, env=tool.environment("postgresql://owner@db.example/tracker"))
+        await run(command, env=environment("postgresql://owner@db.example/tracker"))
