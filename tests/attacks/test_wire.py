@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airlock import binaries, metrics, server, settings
+from airlock import binaries, metrics, server, settings, snapshot
 from airlock.alert import Alert, channels
 from airlock.binaries import Binaries
 from airlock.errors import AirlockError, Refused
@@ -34,7 +34,6 @@ from tests.attacks.wire import (
 PASSWORD = "the password of production"
 DATABASE = "postgres"
 _LOGIN = f"postgres:{PASSWORD.replace(' ', '%20')}"
-_DEBIAN = "the PostgreSQL programs found here have no TLS; install the package postgresql-15"
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +50,9 @@ def _no_certificates_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 @pytest.fixture(scope="module")
 def programs() -> Binaries:
     try:
-        return binaries.find(major=15)
-    except Refused:
-        pytest.skip(_DEBIAN)
+        return binaries.find(tls=True)
+    except Refused as error:
+        pytest.skip(str(error))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,6 +326,36 @@ def test_a_server_without_tls_is_used_only_where_the_target_says_so(
         wire.network.run(use(_target(tmp_path, "").database_url, programs, with_dump))
     allowed = _target(tmp_path, "allow_plaintext = true").database_url
     wire.network.run(use(allowed, programs, with_dump))
+
+
+@pytest.mark.attack(
+    by="a peer on the network",
+    tries="to have one of the connections of a backup and its restore fall back",
+)
+@pytest.mark.parametrize("place", ["environment", "address"])
+@pytest.mark.parametrize("way", ["physical", "logical", "dev server"])
+def test_a_snapshot_is_taken_and_restored_over_verified_connections(
+    way: str, place: str, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = f"sslmode=verify-full&sslrootcert={wire.right.file}" if place == "address" else ""
+    if place == "environment":
+        monkeypatch.setenv("PGSSLMODE", "verify-full")
+        monkeypatch.setenv("PGSSLROOTCERT", str(wire.right.file))
+    for name in ("PROD_URL", "DEV_URL"):
+        monkeypatch.setenv(name, _url(SERVER, wire.port, query))
+    clone = 'clone = {dev_url_env = "DEV_URL"}\n' if way == "dev server" else ""
+    provider = "logical" if clone else way
+    target = _target(tmp_path, f'{clone}snapshot = {{provider = "{provider}"}}')
+
+    async def there_and_back() -> str:
+        taken = await snapshot.take(target, head=None)
+        async with (
+            snapshot.restore(taken, target, name="rehearsal-1") as clone,
+            connect(clone.url) as conn,
+        ):
+            return str(await conn.fetchval("SHOW ssl"))
+
+    assert wire.network.run(there_and_back()) == ("on" if clone else "off")
 
 
 def _target(folder: Path, line: str) -> settings.Target:
