@@ -45,6 +45,7 @@ class Parameter:
     name: empty for what only an environment variable says. variable: libpq's, if it has one.
     why: the remedy where it is refused, the reason where it is ignored.
     unless: values that are ignored although the parameter is refused; they ask for nothing.
+    is_read: whether the variable is, or an address only may say it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Parameter:
     fate: Literal["passed", "ignored", "refused"]
     why: str = ""
     unless: tuple[str, ...] = ()
+    is_read: bool = True
 
 
 def _passed(name: str, variable: str) -> Parameter:
@@ -78,7 +80,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     _passed("user", "PGUSER"),
     _passed("password", "PGPASSWORD"),
     _passed("passfile", "PGPASSFILE"),
-    _passed("options", "PGOPTIONS"),
+    # One environment serves sessions of many roles, those of the clone among them.
+    Parameter("options", "PGOPTIONS", "passed", is_read=False),
     _passed("connect_timeout", "PGCONNECT_TIMEOUT"),
     _passed("target_session_attrs", "PGTARGETSESSIONATTRS"),
     _passed("sslmode", "PGSSLMODE"),
@@ -238,7 +241,7 @@ def of_target(url: str, name: str, *, allow_plaintext: bool) -> str:
     """The address as it is passed around: with the target's word on plain text."""
     if allow_plaintext:
         return f"{url}{'&' if '?' in url else '?'}{ALLOW_PLAINTEXT}=true"
-    if f"{ALLOW_PLAINTEXT}=" in url:
+    if ALLOW_PLAINTEXT in dict(parse_qsl(url.partition("?")[2])):
         raise Refused(
             f"An address of target {name} says {ALLOW_PLAINTEXT}, which is a setting. Write "
             f"{ALLOW_PLAINTEXT} = true in [targets.{name}], and remove it from the address."
@@ -259,7 +262,9 @@ def resolve(url: str, environ: Mapping[str, str]) -> dict[str, str]:
     """
     said = _in_libpqs_words(_said(url))
     plaintext = said.pop(ALLOW_PLAINTEXT, "") == "true"
-    variables = {each.name: each for each in PARAMETERS if environ.get(each.variable)}
+    variables = {
+        each.name: each for each in PARAMETERS if each.is_read and environ.get(each.variable)
+    }
     found = {
         **{each.name: environ[each.variable] for each in variables.values() if each.name},
         **said,
@@ -277,6 +282,7 @@ def for_asyncpg(made: Mapping[str, str], settings: Mapping[str, str]) -> dict[st
 
     settings: of the session, which win over the address.
     """
+    options = {name: made[name] for name in ("options",) if name in made}
     # Only in an address does it take the names of files.
     tls = {name: value for name, value in made.items() if name.startswith("ssl")}
     others = ("user", "password", "passfile", "target_session_attrs", "krbsrvname", "gsslib")
@@ -285,8 +291,7 @@ def for_asyncpg(made: Mapping[str, str], settings: Mapping[str, str]) -> dict[st
         "host": made["host"].split(","),
         "port": [int(each) for each in made["port"].split(",")],
         "database": made["dbname"],
-        "server_settings": {name: made[name] for name in ("options",) if name in made}
-        | dict(settings),
+        "server_settings": {**options, **settings},
         **{name: made[name] for name in others if name in made},
     }
 

@@ -37,6 +37,8 @@ DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Internal
 
 DETAIL = re.compile(r"⟨[^⟩]*⟩|\b(DETAIL|CONTEXT):.*")
 
+# How long connecting may take, in seconds, where nothing else is said.
+CONNECT_S = 10.0
 # How long a call may wait for its answer, in seconds: one of the ledger, and all that is small; one
 # that reads the whole catalogue, or waits for a checkpoint; one that reads or writes whole tables,
 # which takes as long as a task may; and what tidies up after a cancellation.
@@ -190,14 +192,19 @@ def within(conn: Conn, limit_s: float) -> Generator[None]:
 
 @asynccontextmanager
 async def connect(
-    url: str, *, purpose: str = "airlock", timeout_s: float = 10, limit_s: float | None = None
+    url: str,
+    *,
+    purpose: str = "airlock",
+    timeout_s: float | None = None,
+    limit_s: float | None = None,
 ) -> AsyncGenerator[Conn]:
     """One direct connection, closed afterwards.
 
     url: ``postgresql://user:password@host:port/database``; a Unix socket as ``?host=/folder``.
         airlock.dsn says what becomes of its parameters and of libpq's environment variables.
     purpose: shown in pg_stat_activity as application_name, "airlock" in front.
-    timeout_s: for connecting. limit_s: for each call without a time of its own; CALL_S by default.
+    timeout_s: for connecting; by default what the address says, or CONNECT_S.
+    limit_s: for each call without a time of its own; CALL_S by default.
     Raises Transient when the server cannot be reached, Refused when it says no.
     """
     name = purpose if purpose.startswith("airlock") else f"airlock {purpose}"
@@ -210,7 +217,7 @@ async def connect(
     with translated(f"connecting to {without_password(url)}"), _told_about_tls(made):
         conn = await asyncpg.connect(
             **dsn.for_asyncpg(made, server_settings),
-            timeout=dsn.connect_timeout_s(made) or timeout_s,
+            timeout=timeout_s or dsn.connect_timeout_s(made) or CONNECT_S,
             # Of cursors, and of the driver's own calls.
             command_timeout=limit_s,
             connection_class=Conn,

@@ -16,7 +16,7 @@ import pytest
 from airlock import binaries, metrics, server, settings, snapshot
 from airlock.alert import Alert, channels
 from airlock.binaries import Binaries
-from airlock.errors import AirlockError, Refused
+from airlock.errors import AirlockError, Refused, Transient
 from airlock.postgres import connect
 from airlock.snapshot import logical, physical, tool
 from tests.attacks.wire import (
@@ -293,6 +293,23 @@ def test_only_the_server_with_the_right_certificate_is_spoken_to(
             attempt(host, mode, root)
         assert not (with_dump / FOLDER).exists() or not any((with_dump / FOLDER).iterdir())
     attempt(SERVER, "verify-full", wire.right.file)
+
+
+@pytest.mark.attack(
+    by="a peer on the network", tries="to be asked again and again until somebody gives in"
+)
+def test_a_wrong_certificate_is_refused_with_its_remedy_and_a_missing_tls_with_another(
+    wire: Wire, programs: Binaries, folder: Path
+) -> None:
+    def says(url: str, kind: type[AirlockError], words: str) -> None:
+        with pytest.raises(kind, match=words):
+            wire.network.run(_asyncpg(url, programs, folder))
+
+    query = f"sslmode=verify-full&sslrootcert={wire.right.file}"
+    says(_url(OTHER_NAME, wire.port, query), Refused, f"certificate of {OTHER_NAME}.*sslrootcert")
+    says(
+        _url(PLAIN, wire.plain_port), Transient, r"did not agree to TLS.*ssl = on.*allow_plaintext"
+    )
 
 
 @pytest.mark.attack(

@@ -102,6 +102,9 @@ def test_what_is_passed_reaches_asyncpg_and_the_programs_alike(
         made = dsn.resolve(f"postgresql://?{parameter.name}={value}&host=10.0.0.7", {})
     else:
         made = dsn.resolve("postgresql://", {"PGHOST": "10.0.0.7", parameter.variable: value})
+    if place == "environment" and not parameter.is_read:
+        assert parameter.name not in made
+        return
     assert dsn.for_programs(made)[parameter.variable] == value
     arguments = dsn.for_asyncpg(made, {})
     if parameter.name == "connect_timeout":
@@ -251,7 +254,8 @@ def test_a_socket_asks_for_no_certificates_whatever_the_environment_says() -> No
     assert [made[name] for name in made if name.startswith("ssl")] == ["disable"]
 
 
-def test_an_address_cannot_allow_plain_text_to_itself() -> None:
-    url = f"{REMOTE}?allow_plaintext=true"
+@pytest.mark.parametrize("name", ["allow_plaintext", "allow%5Fplaintext"])
+def test_an_address_cannot_allow_plain_text_to_itself(name: str) -> None:
+    url = f"{REMOTE}?{name}=true"
     with pytest.raises(Refused, match=r"allow_plaintext = true in \[targets.prod\]"):
         dsn.of_target(url, "prod", allow_plaintext=False)
