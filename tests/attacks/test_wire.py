@@ -62,6 +62,7 @@ class Wire:
     network: Network
     right: Authority
     wrong: Authority
+    certificate: Path
     port: int
     plain_port: int
     dump: Path
@@ -105,7 +106,13 @@ def wire(
     try:
         port, plain_port = network.run(begin())
         yield Wire(
-            network=network, right=right, wrong=wrong, port=port, plain_port=plain_port, dump=dump
+            network=network,
+            right=right,
+            wrong=wrong,
+            certificate=certificate,
+            port=port,
+            plain_port=plain_port,
+            dump=dump,
         )
     finally:
         network.run(stack.aclose())
@@ -293,6 +300,29 @@ def test_only_the_server_with_the_right_certificate_is_spoken_to(
             attempt(host, mode, root)
         assert not (with_dump / FOLDER).exists() or not any((with_dump / FOLDER).iterdir())
     attempt(SERVER, "verify-full", wire.right.file)
+
+
+@pytest.mark.attack(
+    by="a peer on the network", tries="to go on with a stolen key whose certificate was revoked"
+)
+@pytest.mark.parametrize("place", ["environment", "address"])
+@each_use
+def test_a_revoked_certificate_is_refused_by_all_alike(
+    use: Use,
+    place: str,
+    wire: Wire,
+    programs: Binaries,
+    with_dump: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    query = f"sslmode=verify-full&sslrootcert={wire.right.file}"
+    revoked = wire.right.revoked(wire.certificate)
+    if place == "environment":
+        monkeypatch.setenv("PGSSLCRL", str(revoked))
+    else:
+        query += f"&sslcrl={revoked}"
+    with pytest.raises(AirlockError, match=r"revoked|certificate verify failed"):
+        wire.network.run(use(_url(SERVER, wire.port, query), programs, with_dump))
 
 
 @pytest.mark.attack(

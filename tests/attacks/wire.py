@@ -95,6 +95,23 @@ class Authority:
         )
         return _written(folder, address, made, key)
 
+    def revoked(self, certificate: Path) -> Path:
+        """A revocation list with this certificate on it, as sslcrl takes it."""
+        now = datetime.now(UTC)
+        serial = x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+        made = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(now - timedelta(days=1))
+            .next_update(now + timedelta(days=1))
+            .add_revoked_certificate(entry)
+            .sign(self.key, hashes.SHA256())
+        )
+        file = certificate.with_suffix(".crl")
+        file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        return file
+
 
 def authority(name: str, folder: Path) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
