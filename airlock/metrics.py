@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, get_args
 from airlock import client, ledger, record
 from airlock.alert import letters
 from airlock.client.felt import Felt
+from airlock.errors import Refused
 from airlock.ledger import Deploy, Event, State
 from airlock.settings import Target
 
@@ -202,6 +203,8 @@ async def publish(target: Target) -> None:
     if target.metrics.push_url_env is not None:
         try:
             await _push(target, target.metrics.push_url_env, text)
+        except Refused as error:
+            log.warning("Metrics of %s were not pushed: %s", target.name, error)
         except Exception as error:  # noqa: BLE001 – its text may carry the address
             log.warning("Metrics of %s were not pushed: %s", target.name, type(error).__name__)
 
@@ -225,5 +228,5 @@ async def _push(target: Target, variable: str, text: str) -> None:
     from airlock.alert import http
 
     url = f"{target.variable(variable).rstrip('/')}/metrics/job/airlock/target/{target.name}"
-    async with http.client({"Content-Type": CONTENT_TYPE}) as client:
+    async with http.client(target, {"Content-Type": CONTENT_TYPE}) as client:
         http.taken(await client.put(url, content=text.encode()))

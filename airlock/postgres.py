@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache, wraps
@@ -13,7 +15,8 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
-from airlock import syntax
+from airlock import dsn, syntax
+from airlock.dsn import without_password
 from airlock.errors import AirlockError, Broken, Refused, Transient
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Internal
 
 DETAIL = re.compile(r"⟨[^⟩]*⟩|\b(DETAIL|CONTEXT):.*")
 
+# How long connecting may take, in seconds, where nothing else is said.
+CONNECT_S = 10.0
 # How long a call may wait for its answer, in seconds: one of the ledger, and all that is small; one
 # that reads the whole catalogue, or waits for a checkpoint; one that reads or writes whole tables,
 # which takes as long as a task may; and what tidies up after a cancellation.
@@ -56,14 +61,6 @@ WHEN_GONE = {
 }
 
 _SQL = Path(__file__).parent / "sql"
-
-# A host with its port; several stand between commas.
-_HOST = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(:(?P<port>[0-9]{1,5}))?")
-_NOT_A_URL = (
-    "The database's address is not of the form postgresql://user:password@host:port/database. Mend "
-    "its variable; in a password write %40 for @, %2F for /, %3F for ?, %23 for #, %3A for :."
-)
-
 
 quote_ident = syntax.quote_ident
 
@@ -91,25 +88,6 @@ def with_values(sql: str, *values: str | int) -> str:
 def query(name: str) -> str:
     """The SQL of ``airlock/sql/<name>.sql``."""
     return (_SQL / f"{name}.sql").read_text(encoding="utf-8")
-
-
-def without_password(url: str) -> str:
-    """The URL as it may be shown: no password, no query string.
-
-    Raises Refused, showing nothing of it, when it is not one: an "@" or "/" in a password that is
-    not percent-encoded makes a piece of the password look like a host or a path.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise Refused(_NOT_A_URL) from None
-    login, _, hosts = parts.netloc.rpartition("@")
-    rest = parts.path + parts.query + parts.fragment
-    sound = all(_is_host(host) for host in hosts.split(","))
-    if parts.scheme not in ("postgresql", "postgres") or "@" in rest or not sound:
-        raise Refused(_NOT_A_URL)
-    user = login.partition(":")[0]
-    return f"{parts.scheme}://{user + '@' if user else ''}{hosts}{parts.path}"
 
 
 def on_database(url: str, database: str) -> str:
@@ -145,11 +123,6 @@ def _with_query(url: str, said: Sequence[tuple[str, str]], path: str | None = No
     made = urlunsplit((parts.scheme, parts.netloc, parts.path if path is None else path, text, ""))
     # urlunsplit drops the slashes of an empty host: a Unix socket named in the query.
     return made if "://" in made else made.replace(":", "://", 1)
-
-
-def _is_host(text: str) -> bool:
-    match = _HOST.fullmatch(text)
-    return match is not None and int(match["port"] or 0) < 2**16
 
 
 class NoAnswer(asyncpg.InterfaceError):
@@ -219,29 +192,35 @@ def within(conn: Conn, limit_s: float) -> Generator[None]:
 
 @asynccontextmanager
 async def connect(
-    url: str, *, purpose: str = "airlock", timeout_s: float = 10, limit_s: float | None = None
+    url: str,
+    *,
+    purpose: str = "airlock",
+    timeout_s: float | None = None,
+    limit_s: float | None = None,
 ) -> AsyncGenerator[Conn]:
     """One direct connection, closed afterwards.
 
     url: ``postgresql://user:password@host:port/database``; a Unix socket as ``?host=/folder``.
+        airlock.dsn says what becomes of its parameters and of libpq's environment variables.
     purpose: shown in pg_stat_activity as application_name, "airlock" in front.
-    timeout_s: for connecting. limit_s: for each call without a time of its own; CALL_S by default.
+    timeout_s: for connecting; by default what the address says, or CONNECT_S.
+    limit_s: for each call without a time of its own; CALL_S by default.
     Raises Transient when the server cannot be reached, Refused when it says no.
     """
     name = purpose if purpose.startswith("airlock") else f"airlock {purpose}"
     limit_s = CALL_S if limit_s is None else limit_s
     server_settings = {"application_name": name[:63], **WHEN_GONE}
-    if _IDLE in url:
+    made = dsn.resolve(url, os.environ)
+    if _IDLE in made.get("options", ""):
         # What an address says is meant: with_settings.
         del server_settings[_IDLE]
-    with translated(f"connecting to {without_password(url)}"):
+    with translated(f"connecting to {without_password(url)}"), _told_about_tls(made):
         conn = await asyncpg.connect(
-            url,
-            timeout=timeout_s,
+            **dsn.for_asyncpg(made, server_settings),
+            timeout=timeout_s or dsn.connect_timeout_s(made) or CONNECT_S,
             # Of cursors, and of the driver's own calls.
             command_timeout=limit_s,
             connection_class=Conn,
-            server_settings=server_settings,
         )
     conn.limit_s = limit_s
     try:
@@ -252,6 +231,28 @@ async def connect(
             await conn.close(timeout=5)
         except (OSError, TimeoutError, *DRIVER_ERRORS):
             conn.terminate()
+
+
+@contextmanager
+def _told_about_tls(made: Mapping[str, str]) -> Generator[None]:
+    """What to do about a server without TLS, or with another's certificate."""
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        raise Refused(
+            f"The certificate of {made['host']} was not accepted: {error.verify_message}. Compare "
+            "it with sslrootcert, and its names with the host in the address. Neither a password "
+            "nor data was sent."
+        ) from error
+    except ConnectionError as error:
+        # The driver raises the class itself for "no", but also where the server hangs up.
+        if type(error) is not ConnectionError or not dsn.needs_tls(made):
+            raise
+        raise Transient(
+            f"{made['host']} did not agree to TLS: {error}. Neither a password nor data was sent. "
+            "If the server has no TLS, switch it on there (ssl = on), or allow plain text in the "
+            f"target: {dsn.ALLOW_PLAINTEXT} = true."
+        ) from error
 
 
 async def stay_connected(conn: Conn) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from airlock import dsn
 from airlock.errors import Refused
 
 CONFIG_VARIABLE = "AIRLOCK_CONFIG"
@@ -226,6 +227,8 @@ class Target(_Section):
     database_url_env: str
     replication_url_env: str | None = None
     env_file: Path | None = None
+    # To databases, alert channels and gateways that are not on this machine.
+    allow_plaintext: bool = False
     budget: Budget = Budget()
     backfill: BackfillSettings = BackfillSettings()
     snapshot: SnapshotPolicy = SnapshotPolicy()
@@ -245,12 +248,12 @@ class Target(_Section):
     @property
     def database_url(self) -> str:
         """The production role's URL. Raises Refused when its variable is not set."""
-        return self.variable(self.database_url_env)
+        return self.address(self.database_url_env)
 
     @property
     def replication_url(self) -> str:
         """The URL of a role that may take a base backup; the production role's by default."""
-        return self.variable(self.replication_url_env or self.database_url_env)
+        return self.address(self.replication_url_env or self.database_url_env)
 
     @property
     def secret_variables(self) -> tuple[str, ...]:
@@ -269,6 +272,19 @@ class Target(_Section):
     def service_dir(self) -> Path:
         """Logs and releases of the service."""
         return self.state_dir / self.name / "service"
+
+    def address(self, name: str) -> str:
+        """The address of a database in a variable. Raises Refused when that is not set."""
+        return dsn.of_target(self.variable(name), self.name, allow_plaintext=self.allow_plaintext)
+
+    def refuse_plaintext(self, host: str) -> None:
+        """Before something is sent to this host without TLS. Raises Refused where it may not be."""
+        if not self.allow_plaintext and not dsn.is_this_machine(host):
+            raise Refused(
+                "This would be sent to another machine in plain text. Use an https:// address, or "
+                f'for mail tls = "starttls" or "tls"; or set allow_plaintext = true in '
+                f"[targets.{self.name}]."
+            )
 
     def variable(self, name: str) -> str:
         """An environment variable, or its line in the target's env file."""

@@ -24,6 +24,8 @@ def is_configured(alerts: AlertSettings) -> bool:
 async def send(target: Target, key: str, alert: Alert) -> None:
     settings = target.alerts.email
     assert settings is not None  # noqa: S101 – is_configured
+    if settings.tls == "none":
+        target.refuse_plaintext(settings.host)
     password = target.variable(settings.password_env) if settings.password_env else None
     # Whoever hands the mail over may be here; whoever reads it is not.
     mail = message(settings, key, alert.seen_from(None))

@@ -32,7 +32,7 @@ async def send(target: Target, key: str, alert: Alert) -> None:
     }
     url = f"{settings.api_url.rstrip('/')}/repos/{settings.repository}/deployments"
     wanted = deployment(alert, settings.environment or target.name)
-    async with http.client(headers) as client:
+    async with http.client(target, headers) as client:
         number = await _found(client, url, wanted) or await _created(client, url, wanted)
         http.taken(
             await client.post(

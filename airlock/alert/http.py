@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from airlock.alert import NotTaken
 from airlock.authorities import authorities
+from airlock.settings import Target
 
 if TYPE_CHECKING:
     import httpx
@@ -16,9 +17,16 @@ if TYPE_CHECKING:
 TIMEOUT_S = 5.0
 
 
-def client(headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
-    """A client that follows no redirect, which would carry an alert to somebody else."""
+def client(target: Target, headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
+    """A client that follows no redirect, which would carry an alert to somebody else.
+
+    Its requests raise Refused where they would leave in plain text, and the target does not say so.
+    """
     import httpx
+
+    async def check(request: httpx.Request) -> None:
+        if request.url.scheme != "https":
+            target.refuse_plaintext(request.url.host)
 
     # It logs every URL at INFO.
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -28,6 +36,7 @@ def client(headers: Mapping[str, str] | None = None) -> httpx.AsyncClient:
         verify=authorities(),
         follow_redirects=False,
         headers=headers,
+        event_hooks={"request": [check]},
     )
 
 
@@ -51,7 +60,7 @@ def _is_final(answer: httpx.Response) -> bool:
     return answer.is_client_error and answer.status_code not in (408, 429) and not limited
 
 
-async def post(url: str, body: Mapping[str, object], **headers: str) -> None:
+async def post(target: Target, url: str, body: Mapping[str, object], **headers: str) -> None:
     """One JSON body to one address."""
-    async with client(headers) as http:
+    async with client(target, headers) as http:
         taken(await http.post(url, json=body))

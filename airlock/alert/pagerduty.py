@@ -21,7 +21,7 @@ async def send(target: Target, key: str, alert: Alert) -> None:
     routing_key = target.variable(target.alerts.pagerduty_key_env or "")
     url = target.alerts.pagerduty_url
     for incident in incidents(alert):
-        await http.post(url, body(routing_key, alert.seen_from(http.host(url)), incident))
+        await http.post(target, url, body(routing_key, alert.seen_from(http.host(url)), incident))
 
 
 def incidents(alert: Alert) -> tuple[str, ...]:

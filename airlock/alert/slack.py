@@ -16,7 +16,7 @@ def is_configured(alerts: AlertSettings) -> bool:
 async def send(target: Target, key: str, alert: Alert) -> None:
     del key  # an incoming webhook knows none
     url = target.variable(target.alerts.slack_url_env or "")
-    await http.post(url, body(alert.seen_from(http.host(url))))
+    await http.post(target, url, body(alert.seen_from(http.host(url))))
 
 
 def body(alert: Alert) -> dict[str, object]:

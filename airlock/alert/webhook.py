@@ -15,7 +15,9 @@ def is_configured(alerts: AlertSettings) -> bool:
 
 async def send(target: Target, key: str, alert: Alert) -> None:
     url = target.variable(target.alerts.webhook_url_env or "")
-    await http.post(url, body(key, alert.seen_from(http.host(url))), **{"Idempotency-Key": key})
+    await http.post(
+        target, url, body(key, alert.seen_from(http.host(url))), **{"Idempotency-Key": key}
+    )
 
 
 def body(key: str, alert: Alert) -> dict[str, object]:

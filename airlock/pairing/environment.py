@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
+from airlock.dsn import without_marks
 from airlock.pairing import NotTried
 from airlock.postgres import with_settings
 
@@ -156,7 +157,9 @@ def _through(found: Address, door: Door) -> str:
     """The clone's URL in the form of this one."""
     if door.port is None:
         parts = urlsplit(door.url)
-        query = urlencode([*parse_qsl(parts.query), *found.meant], safe="/", quote_via=quote)
+        query = urlencode(
+            [*without_marks(parse_qsl(parts.query)), *found.meant], safe="/", quote_via=quote
+        )
         made = urlunsplit(("postgresql", parts.netloc, parts.path, query, ""))
         made = made if "://" in made else made.replace(":", "://", 1)
         made = with_settings(made, {"role": found.user}) if found.user else made

@@ -87,7 +87,7 @@ async def read(conn: Conn) -> Database:
 async def server(target: Target) -> AsyncGenerator[Conn]:
     """A connection to the target's server that is in none of the databases of a refresh."""
     variable = target.refresh.admin_url_env if target.refresh else None
-    url = target.variable(variable) if variable else target.database_url
+    url = target.address(variable) if variable else target.database_url
     unhurried = postgres.with_settings(on_database(url, MAINTENANCE), _UNHURRIED)
     # To drop a large database takes its time.
     async with postgres.connect(unhurried, purpose="refresh", limit_s=postgres.TABLES_S) as conn:
@@ -215,9 +215,7 @@ async def refuse_clone(target: Target, source: Target) -> None:
     """
     if source.clone.dev_url_env is None:
         return
-    async with postgres.connect(
-        source.variable(source.clone.dev_url_env), purpose="refresh"
-    ) as dev:
+    async with postgres.connect(source.address(source.clone.dev_url_env), purpose="refresh") as dev:
         beside = await _system(dev)
     async with ledger.connection(target) as here, ledger.connection(source) as there:
         if beside == await _system(here) != await _system(there):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from airlock import ledger, masked_copy, masking, migration, plan, postgres
+from airlock import dsn, ledger, masked_copy, masking, migration, plan, postgres
 from airlock.errors import Refused
 from airlock.masked_copy import CheckResult
 from airlock.masking import TableMask
@@ -79,7 +80,13 @@ class Filling:
             left_behind = await structure.left_behind(conn)
         async with postgres.connect(self.build_url, purpose="refresh") as conn:
             role = await conn.fetchval("SELECT current_user::text")
-        made = await structure.dump(self.clone_url, self.folder, major=major, role=role)
+        made = await structure.dump(
+            self.clone_url,
+            self.folder,
+            major=major,
+            role=role,
+            tls=dsn.needs_tls(dsn.resolve(self.build_url, os.environ)),
+        )
         await structure.refuse_planted(made, self.settings.sentinels)
         await self._restore(made, "pre-data", jobs=1)
         rows, checked = await self._rows(masks, key)

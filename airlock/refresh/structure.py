@@ -119,12 +119,13 @@ def restorable(lines: Iterable[str], role: str) -> list[str]:
     return kept
 
 
-async def dump(url: str, folder: Path, *, major: int, role: str) -> Structure:
+async def dump(url: str, folder: Path, *, major: int, role: str, tls: bool) -> Structure:
     """The structure of the database at ``url``, in files of the folder.
 
-    major: of its server. role: that the objects will belong to.
+    major: of its server. role: that the objects will belong to. tls: whether it will be restored
+    on a server that is reached over TLS only.
     """
-    found = binaries.find(at_least=major, need=logical.DUMP_TOOLS)
+    found = binaries.find(at_least=major, need=logical.DUMP_TOOLS, tls=tls)
     archive, listed = folder / "structure.dump", folder / "structure.list"
     await tool.run(dump_command(found, archive), env=tool.environment(url), produces=archive)
     await tool.run(list_command(found, archive, listed), env=tool.environment(None))

@@ -99,7 +99,7 @@ def _without(secrets: Iterable[str], text: str) -> str:
 
 def _secrets(target: Target) -> set[str]:
     service = target.service
-    names = (*target.secret_variables, *(service.env if service else ()))
+    names = ("PGPASSWORD", *target.secret_variables, *(service.env if service else ()))
     found = {os.environ.get(name, "") for name in names}
     for file in (target.env_file, service.env_file if service else None):
         # What cannot be read has told nobody its values either.

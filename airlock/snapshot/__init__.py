@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import threading
 import time
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from airlock import binaries
+from airlock import binaries, dsn
 from airlock.binaries import Binaries
 from airlock.errors import Refused
 from airlock.postgres import connect, translated
@@ -265,12 +266,12 @@ async def _restored(
             )
         return
     facts = _read_facts(snapshot)
-    found = _logical_binaries(facts, scratch=target.clone.dev_url_env is None)
-    if target.clone.dev_url_env is None:
+    dev_url = _dev_url(target)
+    found = _logical_binaries(target, facts, tls=_needs_tls(dev_url))
+    if dev_url is None:
         logical.refuse_scratch_server(found, facts)
         on = logical.on_scratch_server(found, snapshot, facts, target, folder)
     else:
-        dev_url = target.variable(target.clone.dev_url_env)
         on = logical.on_dev_server(found, snapshot, facts, target, name, dev_url)
     async with on as restored:
         yield facts, restored
@@ -378,8 +379,9 @@ async def _check(target: Target, facts: Facts) -> Choice:
 
 async def _choose(target: Target, facts: Facts) -> Choice:
     wanted = target.snapshot.provider
+    tls = _needs_tls(target.replication_url, _dev_url(target))
     if wanted == "logical":
-        found = _logical_binaries(facts, scratch=target.clone.dev_url_env is None)
+        found = _logical_binaries(target, facts, tls=tls)
         return Choice(provider="logical", reason="airlock.toml asks for it", binaries=found)
     reason = physical.why_not(facts)
     if reason is None and wanted == "auto" and target.clone.dev_url_env is not None:
@@ -389,7 +391,7 @@ async def _choose(target: Target, facts: Facts) -> Choice:
     found = None
     if reason is None:
         try:
-            found = binaries.find(major=facts.server_major, need=physical.TOOLS)
+            found = binaries.find(major=facts.server_major, need=physical.TOOLS, tls=tls)
             if wanted == "auto":
                 logical.refuse_scratch_server(found, facts)
         except Refused as error:
@@ -406,16 +408,25 @@ async def _choose(target: Target, facts: Facts) -> Choice:
             f"Target {target.name} asks for physical snapshots, and {reason}. "
             'Mend that, or set snapshot.provider to "auto" or "logical".'
         )
-    found = _logical_binaries(facts, scratch=target.clone.dev_url_env is None)
+    found = _logical_binaries(target, facts, tls=tls)
     return Choice(provider="logical", reason=f"not physical: {reason}", binaries=found)
 
 
-def _logical_binaries(facts: Facts, *, scratch: bool) -> Binaries:
+def _logical_binaries(target: Target, facts: Facts, *, tls: bool) -> Binaries:
     """The server's own version where there is one: a newer one's dump may not fit it."""
-    need = logical.SCRATCH_TOOLS if scratch else logical.DUMP_TOOLS
+    need = logical.SCRATCH_TOOLS if target.clone.dev_url_env is None else logical.DUMP_TOOLS
     with suppress(Refused):
-        return binaries.find(major=facts.server_major, need=need)
-    return binaries.find(at_least=facts.server_major, need=need)
+        return binaries.find(major=facts.server_major, need=need, tls=tls)
+    return binaries.find(at_least=facts.server_major, need=need, tls=tls)
+
+
+def _needs_tls(*urls: str | None) -> bool:
+    """Whether one of these servers is reached over TLS only."""
+    return any(dsn.needs_tls(dsn.resolve(url, os.environ)) for url in urls if url)
+
+
+def _dev_url(target: Target) -> str | None:
+    return target.address(target.clone.dev_url_env) if target.clone.dev_url_env else None
 
 
 async def _refuse_logical(target: Target, facts: Facts, found: Binaries) -> None:
@@ -425,10 +436,10 @@ async def _refuse_logical(target: Target, facts: Facts, found: Binaries) -> None
             f"{' and others' if len(facts.unreadable) > 5 else ''}, so it cannot dump it. "
             "Grant it SELECT there, or name a role that may in replication_url_env."
         )
-    if target.clone.dev_url_env is None:
+    dev_url = _dev_url(target)
+    if dev_url is None:
         logical.refuse_scratch_server(found, facts)
         return
-    dev_url = target.variable(target.clone.dev_url_env)
     async with connect(dev_url, purpose="clone check") as conn:
         await logical.refuse_dev_server(conn, facts)
 

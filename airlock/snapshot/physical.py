@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 
-from airlock import server
+from airlock import dsn, server
 from airlock.binaries import Binaries
 from airlock.errors import Refused, Transient
 from airlock.postgres import connect
@@ -67,8 +67,9 @@ def why_not(facts: Facts) -> str | None:
 
 async def why_no_connection(url: str) -> str | None:
     """What pg_hba.conf and the server say to a replication connection: tried, not guessed."""
+    made = dsn.resolve(url, os.environ)
     try:
-        conn = await asyncpg.connect(url, timeout=10, server_settings={"replication": "true"})
+        conn = await asyncpg.connect(**dsn.for_asyncpg(made, {"replication": "true"}), timeout=10)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
         return f"a replication connection was refused: {error}"
     conn.terminate()

@@ -9,9 +9,9 @@ import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-from airlock.errors import Refused, Transient
+from airlock import binaries, dsn
+from airlock.errors import Transient
 from airlock.server import dying_with_parent
 
 log = logging.getLogger(__name__)
@@ -19,56 +19,14 @@ log = logging.getLogger(__name__)
 DEADLINE_S = 6 * 3600.0
 _TAIL_BYTES = 4000
 _GRACE_S = 3.0
-# https://www.postgresql.org/docs/current/libpq-envars.html
-_VARIABLES = {
-    "host": "PGHOST",
-    "port": "PGPORT",
-    "user": "PGUSER",
-    "password": "PGPASSWORD",
-    "dbname": "PGDATABASE",
-    "database": "PGDATABASE",
-    "options": "PGOPTIONS",
-    "passfile": "PGPASSFILE",
-    "sslmode": "PGSSLMODE",
-    "sslrootcert": "PGSSLROOTCERT",
-    "sslcert": "PGSSLCERT",
-    "sslkey": "PGSSLKEY",
-    "sslcrl": "PGSSLCRL",
-    "connect_timeout": "PGCONNECT_TIMEOUT",
-    "target_session_attrs": "PGTARGETSESSIONATTRS",
-}
-_KEPT = ("PATH", "HOME", "TZ", "LD_LIBRARY_PATH", "PGPASSFILE", "PGSSLROOTCERT", "KRB5CCNAME")
-
-
-def libpq_environment(url: str) -> dict[str, str]:
-    """The connection as libpq's environment variables: argv can be read by every user."""
-    parts = urlsplit(url)
-    if parts.scheme not in {"postgresql", "postgres"} or "," in parts.netloc:
-        raise Refused(
-            f"A database URL begins with {parts.scheme or 'nothing'}://… or names several hosts; "
-            "expected postgresql://user@host:port/database. Mend the environment variable."
-        )
-    values = {
-        "PGHOST": unquote(parts.hostname or ""),
-        "PGPORT": str(parts.port or ""),
-        "PGUSER": unquote(parts.username or ""),
-        "PGPASSWORD": unquote(parts.password or ""),
-        "PGDATABASE": unquote(parts.path.removeprefix("/")),
-    }
-    for name, value in parse_qsl(parts.query):
-        if name in _VARIABLES:
-            values[_VARIABLES[name]] = value
-    return {name: value for name, value in values.items() if value}
+_KEPT = ("PATH", "HOME", "TZ", "LD_LIBRARY_PATH", "KRB5CCNAME")
 
 
 def environment(url: str | None) -> dict[str, str]:
     """A tool's whole environment: nothing of ours but what it needs."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return (
-        {"LC_ALL": "C.UTF-8", "PGAPPNAME": "airlock snapshot"}
-        | kept
-        | (libpq_environment(url) if url else {})
-    )
+    there = dsn.for_programs(dsn.resolve(url, os.environ)) if url else {}
+    return {"LC_ALL": "C.UTF-8", "PGAPPNAME": "airlock snapshot"} | kept | there
 
 
 async def run(
@@ -81,10 +39,13 @@ async def run(
     """Run one tool to its end.
 
     produces: a file that must be there, and not be empty, when the tool says it succeeded.
-    Raises Transient with the end of what the tool said when it fails or takes too long.
+    Raises Transient with the end of what the tool said when it fails or takes too long, Refused
+    when TLS is asked for and the tool was built without.
     Whatever happens, neither it nor a child of it is left.
     """
     name = Path(command[0]).name
+    if env.get("PGSSLMODE") in dsn.TLS_MODES:
+        binaries.refuse_without_tls(Path(command[0]))
     process = await asyncio.create_subprocess_exec(
         *dying_with_parent(command, signal.SIGTERM),
         stdin=asyncio.subprocess.DEVNULL,

@@ -53,7 +53,8 @@ async def _end(child: asyncio.subprocess.Process, end_s: float) -> None:
             await asyncio.wait_for(child.wait(), end_s)
         except TimeoutError:
             # Its leader has not ended, so the group's number is still ours.
-            os.killpg(child.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
             await child.wait()
 
 

@@ -10,7 +10,7 @@ import sqlite3
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -116,14 +116,16 @@ class Project:
         status = await asyncio.wait_for(started.wait(), PATIENCE_S)
         return status, output.read_text("utf-8")
 
-    async def reaches(self, state: str) -> None:
-        """Wait until the ledger has the last deploy in that state."""
+    async def reaches(
+        self, state: str, process: Process | None = None, output: Path | None = None
+    ) -> None:
+        """Wait until the ledger has the last deploy in that state, as long as the process lives."""
         async with connect(self.superuser_url) as conn:
 
             async def reached() -> bool:
                 return [row.state for row in await ledger.recent(conn)] == [state]
 
-            await until(reached)
+            await until(reached, process, output)
 
 
 @pytest.fixture
@@ -322,15 +324,17 @@ async def every_schedule_starts_its_flow(
     project: Project, http: httpx.AsyncClient, api_url: str, ended: schedules.States
 ) -> None:
     await schedules.switch_off_automations(http)
+    known = {"PREFECT_API_URL": api_url, "PREFECT_API_AUTH_STRING": project.auth_string}
     killed = await project.start(
         *("airlock", "deploy", "prod"),
         output=project.root / "killed.log",
-        PREFECT_API_URL=api_url,
+        **known,
     )
     try:
-        await project.reaches("rehearsed")
+        await project.reaches("rehearsed", killed, project.root / "killed.log")
     finally:
-        killed.kill()
+        with suppress(ProcessLookupError):
+            killed.kill()
         await killed.wait()
     for turn in schedules.TURNS:
         async with asyncio.timeout(PATIENCE_S):
@@ -339,7 +343,7 @@ async def every_schedule_starts_its_flow(
         await schedules.all_end_well(turn, ended)
     await schedules.is_masked(project.environment["STAGING_SUPERUSER_URL"])
     await project.reaches("failed")
-    status, said = await project.airlock("status", PREFECT_API_URL=api_url)
+    status, said = await project.airlock("status", **known)
     assert (status, "schedules: next: " in said) == (0, True), said
     assert "refresh-staging/nightly at " in said
     nowhere = f"http://127.0.0.1:{server.free_port()}/api"

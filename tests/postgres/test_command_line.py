@@ -28,6 +28,14 @@ async def airlock(*arguments: str) -> tuple[int, str, str]:
     return process.returncode or 0, out.decode(), err.decode()
 
 
+async def test_status_says_where_plain_text_is_allowed(project: Project):
+    assert "plaintext" not in (await airlock("status", "prod"))[1]
+    file = project.root / "airlock.toml"
+    first, rest = file.read_text(encoding="utf-8").split("\n[targets.prod.budget]")
+    file.write_text(f"{first}\nallow_plaintext = true\n[targets.prod.budget]{rest}")
+    assert "allow_plaintext: other machines" in (await airlock("status", "prod"))[1]
+
+
 async def test_the_reading_commands_before_and_after_a_deploy(project: Project, tmp_path: Path):
     assert await airlock("plan", "prod") == (0, "prod stands at nothing.\nNothing to do.\n", "")
     assert (await airlock("history", "prod"))[1].startswith("Nothing was deployed to prod yet")

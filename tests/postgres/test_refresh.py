@@ -713,7 +713,7 @@ async def dumped(
     """The structure of a production with all that stays behind, and planted values in its SQL."""
     await execute_at(prod.superuser_url, OUTWARD)
     folder = tmp_path_factory.mktemp("dumped")
-    yield await structure.dump(prod.superuser_url, folder, major=0, role=OWNER)
+    yield await structure.dump(prod.superuser_url, folder, major=0, role=OWNER, tls=False)
     await execute_at(prod.superuser_url, OUTWARD_NO_LONGER)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from airlock import binaries
 from airlock.errors import Refused
+from airlock.snapshot.tool import environment, run
 
 TOOLS = ("postgres", "pg_dump")
 
@@ -95,3 +96,33 @@ def test_a_program_that_is_not_there_is_refused_by_name(machine: Path) -> None:
 )
 def test_the_major_version_is_the_first_number(text: str, major: int) -> None:
     assert binaries.parse_major(text) == major
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> binaries.Binaries:
+    """The programs of the wheel, which were built without TLS."""
+    monkeypatch.delenv("PG_BIN", raising=False)
+    monkeypatch.setattr(binaries, "DEBIAN", Path("/nonexistent"))
+    monkeypatch.setattr(binaries.shutil, "which", lambda name: None)
+    try:
+        return binaries.find()
+    except Refused as error:
+        pytest.skip(str(error))
+
+
+def test_programs_without_tls_are_not_chosen_where_it_is_needed(
+    embedded: binaries.Binaries,
+) -> None:
+    with pytest.raises(Refused, match="that speak TLS") as refused:
+        binaries.find(major=embedded.major, tls=True)
+    said = str(refused.value)
+    assert f"version {embedded.version}, was built without TLS" in said
+    assert f"the package postgresql-{embedded.major}), or" in said
+
+
+async def test_a_program_without_tls_is_refused_before_it_is_started(
+    embedded: binaries.Binaries,
+) -> None:
+    command = [str(embedded.tool("pg_dump")), "--no-password"]
+    with pytest.raises(Refused, match=f"the package postgresql-client-{embedded.major}"):
+        await run(command, env=environment("postgresql://owner@db.example/tracker"))

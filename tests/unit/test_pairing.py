@@ -16,7 +16,7 @@ SCRATCH = Door(database="tracker", port=4321)
 CLONE = "127.0.0.1:4321/tracker"
 DEV = Door(
     database="tracker",
-    url="postgresql://dev:dev@dev.example/airlock_prod_rehearsal-7?sslmode=require&options=-c%20role%3Downer",
+    url="postgresql://dev:dev@dev.example/airlock_prod_rehearsal-7?sslmode=require&allow_plaintext=true&options=-c%20role%3Downer",
 )
 
 

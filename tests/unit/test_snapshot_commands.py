@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import pytest
 
 from airlock.binaries import Binaries
-from airlock.errors import Refused
 from airlock.snapshot import logical, physical, tool
 from airlock.snapshot.facts import Facts
 
@@ -68,26 +68,26 @@ def a_facts(**changes: Any) -> Facts:
     return replace(facts, **changes)
 
 
-def test_the_connection_is_in_the_environment() -> None:
-    assert tool.libpq_environment(URL) == {
+def test_a_program_is_given_the_connection_and_nothing_else_of_our_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        monkeypatch.delenv(name)
+    for name, value in (("PGUSER", "somebody"), ("PGSSLMODE", "verify-full"), ("SECRET", "x")):
+        monkeypatch.setenv(name, value)
+    found = tool.environment(URL)
+    assert {name: found[name] for name in found if name.startswith("PG")} == {
+        "PGAPPNAME": "airlock snapshot",
         "PGHOST": "db.example",
         "PGPORT": "6543",
         "PGUSER": "owner",
         "PGPASSWORD": PASSWORD,
         "PGDATABASE": "tracker",
         "PGSSLMODE": "require",
+        "PGGSSENCMODE": "disable",
     }
-
-
-def test_a_unix_socket_is_read_from_the_query() -> None:
-    found = tool.libpq_environment("postgresql://owner@/tracker?host=/run/pg&port=5433")
-    assert (found["PGHOST"], found["PGPORT"]) == ("/run/pg", "5433")
-
-
-@pytest.mark.parametrize("url", ["mysql://x/y", "tracker", "postgresql://a:1,b:2/x"])
-def test_what_is_not_one_server_is_refused(url: str) -> None:
-    with pytest.raises(Refused, match="expected postgresql://"):
-        tool.libpq_environment(url)
+    assert "SECRET" not in found
+    assert [name for name in tool.environment(None) if name.startswith("PG")] == ["PGAPPNAME"]
 
 
 def test_no_command_shows_a_password(programs: Binaries, tmp_path: Path) -> None:
