@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import typer
 
-from airlock import migration, settings
+from airlock import migration, permissions, settings
 from airlock.batch import Backfill
 from airlock.effects import Segment
 from airlock.errors import AirlockError, Broken, Refused, Stranded
@@ -53,6 +53,7 @@ Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger and the 
 
 def main() -> None:
     """Run the command line; our errors become one message and an exit status."""
+    permissions.make_private()
     try:
         app()
     except AirlockError as error:
@@ -106,6 +107,7 @@ def new(
         ),
         encoding="utf-8",
     )
+    path.chmod(0o666 & ~permissions.callers_umask())
     typer.echo(f"{path}\nWrite the SQL and its rollback notes, then: airlock lint")
 
 

@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from airlock import permissions
 from airlock.errors import Refused, Transient
 from airlock.service import Instance, Release, configured, log, table
 from airlock.settings import ServiceSettings, Target
@@ -102,6 +103,7 @@ async def _git(repository: Path, *arguments: str, index: Path | None = None) -> 
     process = await asyncio.create_subprocess_exec(
         *("git", "-C", str(repository), *arguments),
         env=environ,
+        umask=permissions.callers_umask(),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -203,7 +205,8 @@ async def _checked_out(target: Target, repository: Path, commit: str) -> Path:
         await asyncio.to_thread(_remove, root)
     temporary = folder / f".{commit[:12]}.{secrets.token_hex(4)}.tmp"
     index = folder / f".{commit[:12]}.{secrets.token_hex(4)}.index.tmp"
-    temporary.mkdir(mode=0o700)
+    temporary.mkdir()
+    temporary.chmod(0o777 & ~permissions.callers_umask())
     try:
         await _git(repository, "read-tree", commit, index=index)
         await _git(
@@ -245,6 +248,7 @@ async def _run_build(
                 *service.build,
                 cwd=directory,
                 env=_build_environ(),
+                umask=permissions.callers_umask(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
