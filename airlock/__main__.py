@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import typer
 
-from airlock import migration, permissions, settings
+from airlock import files, migration, permissions, settings
 from airlock.batch import Backfill
 from airlock.effects import Segment
 from airlock.errors import AirlockError, Broken, Refused, Stranded
@@ -213,7 +213,8 @@ def effects(
 
 def _read_text(file: Path) -> str:
     try:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        piped = str(file) == "-"
+        content = sys.stdin.buffer.read() if piped else files.read(file, most=migration.MOST_BYTES)
         return content.decode("utf-8-sig")
     except OSError as error:
         raise Refused(f"{file} cannot be read: {error.strerror}. Name a file of SQL.") from error
@@ -344,7 +345,8 @@ async def _status(target: settings.Target) -> dict[str, object]:
             waiting = await letters.outstanding(conn, target)
             given_up = await letters.given_up(conn, target)
     except AirlockError as error:
-        return {"target": target.name, "says": str(error), "error": str(error)}
+        said = "\n  ".join(dict.fromkeys([str(error), *_exposed(target)]))
+        return {"target": target.name, "says": said, "error": str(error)}
     failed = [f"{d.channel}: {d.last_error}" for each in waiting if (d := each.delivery).last_error]
     done = {row.version for row in applied}
     files = migration.read_folder(target.migrations_dir)
@@ -362,6 +364,7 @@ async def _status(target: settings.Target) -> dict[str, object]:
     if given_up:
         lost = given_up[-1]
         says += f"\n  {len(given_up)} of the last days given up: {lost.channel}: {lost.last_error}"
+    says += "".join(f"\n  {problem}" for problem in _exposed(target))
     return {
         "target": target.name,
         "says": says,
@@ -373,6 +376,15 @@ async def _status(target: settings.Target) -> dict[str, object]:
         "alerts_given_up": len(given_up),
         "last_alert_error": failed[-1] if failed else None,
     }
+
+
+def _exposed(target: settings.Target) -> list[str]:
+    """Why the next deploy will not read the env files, if it will not."""
+    try:
+        settings.check_env_files(target)
+    except Refused as error:
+        return [str(error)]
+    return []
 
 
 @app.command()

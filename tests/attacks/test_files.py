@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from airlock import permissions, server, service
+from airlock import permissions, server, service, settings
+from airlock.errors import Refused
 from tests.attacks.nobody import as_nobody, nobody
 from tests.stage import BOOT, Stage, make_repository, receiving, standing
 
@@ -137,3 +138,158 @@ async def test_what_is_not_ours_has_the_umask_of_whoever_called(stage: Stage, um
         "routes.py": plain,
         checkout.name: folder,
     }
+
+
+# ---------------------------------------------------------------- env files
+
+
+@pytest.mark.attack(by=OTHER_USER, tries="reading, changing or replacing an env file", sample=True)
+@pytest.mark.parametrize(
+    ("owner", "mode", "folder", "said"),
+    [
+        ("root", 0o600, 0o755, None),
+        ("root", 0o644, 0o700, None),
+        ("root", 0o666, 0o710, None),
+        ("root", 0o640, 0o755, None),
+        ("root", 0o600, 0o1777, None),
+        ("root", 0o644, 0o755, "can be read by another user. .*chmod 600 {path}"),
+        ("root", 0o604, 0o711, "can be read by another user. .*chmod 600 {path}"),
+        ("root", 0o646, 0o755, "can be changed by another user. .*chmod 600 {path}"),
+        ("root:nogroup", 0o640, 0o755, "can be read by another user. .*chmod 600 {path}"),
+        ("root:nogroup", 0o604, 0o755, "can be read by another user. .*chmod 600 {path}"),
+        ("root", 0o600, 0o777, "can be replaced by another user.*chmod go-w {folder}"),
+        ("nobody", 0o600, 0o755, "belongs to the user nobody. .*chown root {path}"),
+    ],
+)
+@as_nobody
+async def test_an_env_file_that_another_user_reaches_is_refused_with_the_command(
+    reachable: Path, owner: str, mode: int, folder: int, said: str | None
+) -> None:
+    path = reachable / "settings" / "prod.env"
+    path.parent.mkdir()
+    path.write_text("PROD_URL=s3cr3t\n", encoding="utf-8")
+    user, _, group = owner.partition(":")
+    shutil.chown(path, user, group or None)
+    path.chmod(mode)
+    path.parent.chmod(folder)
+    async with nobody() as other:
+        reads = f"read {path}" in (await other.gets_at(reachable))[0]
+    assert not (reads and said is None), "the file may be read, and that was taken for fine"
+    if said is None:
+        assert settings.read_env_file(path) == {"PROD_URL": "s3cr3t"}
+        return
+    with pytest.raises(Refused, match=said.format(path=path, folder=path.parent)):
+        settings.read_env_file(path)
+
+
+# ---------------------------------------------------------------- files that are something else
+
+
+SECRET = "s3cr3t:20000:0:99999:7:::"
+LIMITS = 'ulimit -v 6000000; ulimit -t 30; exec "$@"'
+
+
+def _link_elsewhere(path: Path) -> None:
+    outside = path.parents[2] / "shadow"
+    outside.write_text(SECRET, encoding="utf-8")
+    path.symlink_to(outside)
+
+
+def _link_back_out(path: Path) -> None:
+    _link_elsewhere(path.with_name("linked"))
+    path.symlink_to("linked")
+
+
+def _link_to_zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _very_large(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 2**31)
+
+
+ODD = [_link_elsewhere, _link_back_out, _link_to_zeros, _loop, _pipe, _folder, _very_large]
+
+
+@pytest.mark.attack(by=AUTHOR, tries="a migration that is a link, a device, a pipe, or endless")
+@pytest.mark.parametrize("make", ODD)
+@pytest.mark.parametrize("command", [("lint",), ("lint", "migrations"), ("new", "deal scores")])
+def test_a_migration_that_is_no_file_of_its_folder_is_refused_and_nothing_of_it_shown(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path], None],
+    command: list[str],
+) -> None:
+    project = tmp_path / "project"
+    (project / "migrations").mkdir(parents=True)
+    (project / settings.CONFIG_NAME).write_text("[targets]\n", encoding="utf-8")
+    make(project / "migrations" / "001_odd.sql")
+    monkeypatch.delenv(settings.CONFIG_VARIABLE, raising=False)
+    done = run_bounded(command, project)
+    assert done.returncode == 1, done.stderr
+    assert "001_odd.sql" in done.stdout + done.stderr
+    assert "s3cr3t" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.attack(by=AUTHOR, tries="settings that are a device, a pipe, or endless")
+@pytest.mark.parametrize("make", [_link_to_zeros, _loop, _pipe, _folder, _very_large])
+@pytest.mark.parametrize("name", [settings.CONFIG_NAME, "prod.env"])
+def test_settings_that_are_no_file_are_refused_without_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], name: str
+) -> None:
+    (tmp_path / "migrations").mkdir()
+    if name != settings.CONFIG_NAME:
+        text = f'[targets.prod]\ndatabase_url_env = "NOT_SET"\nenv_file = "{name}"\n'
+        (tmp_path / settings.CONFIG_NAME).write_text(text, encoding="utf-8")
+    make(tmp_path / name)
+    monkeypatch.setenv(settings.CONFIG_VARIABLE, str(tmp_path / settings.CONFIG_NAME))
+    done = run_bounded(["plan", "prod"], tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def run_bounded(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command line, which may neither wait for ever nor take all memory."""
+    return subprocess.run(
+        ["sh", "-c", LIMITS, "sh", sys.executable, "-P", "-m", "airlock", *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.attack(by=AUTHOR, tries="a log file of the service that is a pipe or a device")
+@pytest.mark.parametrize("make", [_link_to_zeros, _pipe, _folder])
+def test_a_log_file_that_is_no_file_has_no_lines(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "service.log")
+    reading = (
+        "import sys; from pathlib import Path; from airlock.service import LogMark, log; "
+        "print(log.since(log.mark(Path(sys.argv[1]))))"
+    )
+    done = subprocess.run(
+        ["sh", "-c", LIMITS, "sh", sys.executable, "-c", reading, str(tmp_path / "service.log")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "[]\n", done.stderr
