@@ -37,7 +37,24 @@ _BUILD_NEEDS = ("PIP_", "UV_", "NPM_CONFIG_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_
 def git_environ() -> dict[str, str]:
     """Our environment without what would point git at another repository or ask a person."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    # Reading alone, git would write an index anew that may not even be ours.
+    return {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+
+
+def trusted(repository: Path) -> list[str]:
+    """Options with which git reads a repository of another user, and no other than this one.
+
+    The settings name it, and its code runs as us. What git finds above it is trusted where it
+    belongs to the same user: in a shared folder, anybody can plant a .git.
+    """
+    named = repository.resolve()
+    folders = [named]
+    with contextlib.suppress(OSError):
+        owner = named.stat().st_uid
+        top = next((each for each in (named, *named.parents) if (each / ".git").exists()), named)
+        if {top.stat().st_uid, (top / ".git").lstat().st_uid} == {owner}:
+            folders += [top, top / ".git"]
+    return [part for folder in folders for part in ("-c", f"safe.directory={folder}")]
 
 
 async def check_out(target: Target, ref: str | None, *, keep: Iterable[Path] = ()) -> Release:
@@ -101,7 +118,7 @@ async def _git(repository: Path, *arguments: str, index: Path | None = None) -> 
     if index is not None:
         environ["GIT_INDEX_FILE"] = str(index)
     process = await asyncio.create_subprocess_exec(
-        *("git", "-C", str(repository), *arguments),
+        *("git", *trusted(repository), "-C", str(repository), *arguments),
         env=environ,
         umask=permissions.callers_umask(),
         stdin=asyncio.subprocess.DEVNULL,

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from airlock import permissions, server, service, settings
+from airlock import permissions, release, server, service, settings
 from airlock.errors import Refused
 from tests.attacks.nobody import as_nobody, nobody
-from tests.stage import BOOT, Stage, make_repository, receiving, standing
+from tests.stage import BOOT, Stage, git, make_repository, receiving, standing
 
 OTHER_USER = "another user of this machine"
 AUTHOR = "the author of a branch"
@@ -293,3 +293,30 @@ def test_a_log_file_that_is_no_file_has_no_lines(
         check=False,
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+def plant(folder: Path) -> None:
+    """A repository of another user that runs a command when git only looks."""
+    git(folder, "init", "--quiet")
+    git(folder, "config", "core.fsmonitor", f"touch {folder}/ran; false")
+    subprocess.run(["chown", "-R", "nobody", folder / ".git"], check=True)
+
+
+@as_nobody
+@pytest.mark.attack(by=OTHER_USER, tries="a .git that git finds above the service", sample=True)
+async def test_a_git_folder_that_somebody_planted_above_the_service_runs_nothing(
+    reachable: Path,
+) -> None:
+    directory = reachable / "app"
+    directory.mkdir()
+    plant(reachable)
+    target = settings.Target(
+        name="prod",
+        root=reachable,
+        state_dir=reachable / "state",
+        migrations_dir=reachable,
+        database_url_env="NOT_SET",
+        service=settings.ServiceSettings(directory=directory),
+    )
+    found = await release.check_out(target, None)
+    assert (found.name, (reachable / "ran").exists()) == ("unversioned", False)
