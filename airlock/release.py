@@ -97,8 +97,8 @@ def of(target: Target, instance: Instance) -> Release:
 async def resolve(repository: Path, ref: str) -> str:
     """The full hash of a commit, tag or branch. Raises Refused when there is none of that name."""
     found = ""
-    # A leading dash would be read as an option.
-    if ref and not ref.startswith("-"):
+    # A leading dash would be read as an option; a NUL cannot be handed over at all.
+    if ref and not ref.startswith("-") and "\0" not in ref:
         with contextlib.suppress(_GitError):
             found = await _git(repository, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
     if not found:

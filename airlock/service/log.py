@@ -13,6 +13,7 @@ from airlock import files, record
 from airlock.errors import Refused
 from airlock.service import LogMark
 from airlock.settings import Target, env_values
+from airlock.visible import visible
 
 _READ_BYTES = 4 * 2**20
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -88,7 +89,7 @@ def mask(target: Target, text: str) -> str:
     text = _LITERAL.sub(r"\1'***'", _CREDENTIALS.sub("***", text))
     text = _QUERY.sub(r"\1?***", text)
     # What was cut out may have brought the pieces of another one together.
-    return record.storable(_without(secrets, text))
+    return record.storable(visible(_without(secrets, text)))
 
 
 def _without(secrets: Iterable[str], text: str) -> str:
