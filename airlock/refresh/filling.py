@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from airlock.settings import RefreshSettings, Target
 from airlock.snapshot import Clone
 
 log = logging.getLogger(__name__)
+
+_MOST_TOLD = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +83,12 @@ class Filling:
         async with postgres.connect(self.build_url, purpose="refresh") as conn:
             role = await conn.fetchval("SELECT current_user::text")
         made = await structure.dump(self.clone_url, self.folder, major=major, role=role)
-        await structure.refuse_planted(made, self.settings.sentinels)
+        objects = await structure.objects(made)
+        structure.refuse_planted(objects, self.settings.sentinels)
+        async with postgres.connect(self.clone_url, purpose="refresh") as conn:
+            telling = await structure.telling(conn, objects)
+        for each in telling:
+            log.warning("Carried over as it is: %s", each)
         await self._restore(made, "pre-data", jobs=1)
         rows, checked = await self._rows(masks, key)
         await self._restore(made, "post-data", jobs=jobs)
@@ -92,7 +100,7 @@ class Filling:
             tables=len(rows.tables),
             rows=rows.rows,
             masked_columns=len(checked.compared) + len(checked.not_compared),
-            checks=_sentences(checked),
+            checks=(*_sentences(checked), *_of_structure(len(objects), telling)),
             seconds=time.monotonic() - began,
             left_behind=left_behind,
         )
@@ -139,3 +147,11 @@ def _sentences(checked: CheckResult) -> tuple[str, ...]:
         f"{len(checked.searched)} kept columns searched for addresses, phone numbers and accounts",
         f"{checked.sentinels} planted values are gone",
     )
+
+
+def _of_structure(number: int, telling: Sequence[str]) -> tuple[str, ...]:
+    """What was found in the structure, for a person to look at: no rule masks it."""
+    searched = f"the SQL of {number} objects searched for addresses, phone numbers and accounts"
+    more = [f"and {len(telling) - _MOST_TOLD} more"] if len(telling) > _MOST_TOLD else []
+    shown = [f"look at {each}" for each in telling[:_MOST_TOLD]]
+    return (searched, *shown, *more)
