@@ -15,6 +15,7 @@ from airlock import binaries, server
 from airlock.catalogue import Catalogue, diff, problems
 from airlock.introspection import read_catalogue, read_guard
 from airlock.postgres import Conn, connect, quote_ident
+from tests.conftest import Database
 
 READER = "catalogue_reader"
 
@@ -835,7 +836,7 @@ async def test_a_failed_concurrent_index_and_an_unvalidated_constraint_are_probl
 @pytest.mark.parametrize("made", ["FOREIGN DATA WRAPPER", "SERVER", "FOREIGN TABLE", "column"])
 async def test_options_in_another_order_are_no_difference(database: Database, made: str):
     """pg_dump writes them in the order of their names."""
-    given = {kind: "(a '1', b '2')" for kind in ("FOREIGN DATA WRAPPER", "SERVER", "FOREIGN TABLE")}
+    given = dict.fromkeys(("FOREIGN DATA WRAPPER", "SERVER", "FOREIGN TABLE"), "(a '1', b '2')")
     given["column"] = given["SERVER"]
     found: list[Catalogue] = []
     for options in ("(a '1', b '2')", "(b '2', a '1')"):
