@@ -73,11 +73,15 @@ rules: $(STAMP) ## Write docs/lint.md from lint's rules and their cases
 serve: $(STAMP) ## Prefect's UI, worker and deployments until Ctrl-C
 	$(BIN)/python -m flows.serve
 
+COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-header --no-emit-index-url --no-emit-find-links
+
+# requirements-run.lock has the same versions without the development packages: the image's.
 .PHONY: lock
 lock: $(STAMP) ## Pin the newest versions that pyproject.toml admits
-	$(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
-		--no-header --no-emit-index-url --no-emit-find-links --upgrade \
-		--group dev pyproject.toml --output-file requirements.lock
+	$(COMPILE) --upgrade --group dev pyproject.toml --output-file requirements.lock
+	$(COMPILE) --constraint requirements.lock pyproject.toml --output-file requirements-run.lock
+	echo prefect-redis==0.3.0 | $(COMPILE) --no-deps - --output-file docs/install/redis.lock
 
 .PHONY: clean
 clean: ## Remove .venv and the caches; .airlock, which holds snapshots, stays

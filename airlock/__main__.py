@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 import typer
 
-from airlock import migration, settings
+from airlock import files, migration, permissions, settings
 from airlock.batch import Backfill
 from airlock.effects import Segment
 from airlock.errors import AirlockError, Broken, Refused, Stranded
-from airlock.request import Gate
+from airlock.request import DeployRequest, Gate, RefreshRequest, checked
+from airlock.visible import visible
 
 if TYPE_CHECKING:
     from airlock.drift import DriftReport
@@ -54,10 +55,11 @@ Reason = Annotated[str, typer.Option(help="Why; it goes into the ledger and the 
 
 def main() -> None:
     """Run the command line; our errors become one message and an exit status."""
+    permissions.make_private()
     try:
         app()
     except AirlockError as error:
-        typer.echo(f"airlock: {error}", err=True)
+        _say(f"airlock: {error}", err=True)
         sys.exit(3 if isinstance(error, Stranded) else 2 if isinstance(error, Broken) else 1)
     except SystemExit as end:
         # Typer's status for a wrong command line is 2, which here would say "rolled back".
@@ -73,8 +75,13 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
 
 
+def _say(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print; in what others wrote (SQL, names, reasons), nothing that a terminal would obey."""
+    typer.echo(visible(text), err=err, nl=nl)
+
+
 def _print(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+    _say(json.dumps(value, indent=2, default=str, ensure_ascii=False))
 
 
 # ---------------------------------------------------------------- files
@@ -107,7 +114,8 @@ def new(
         ),
         encoding="utf-8",
     )
-    typer.echo(f"{path}\nWrite the SQL and its rollback notes, then: airlock lint")
+    path.chmod(0o666 & ~permissions.callers_umask())
+    _say(f"{path}\nWrite the SQL and its rollback notes, then: airlock lint")
 
 
 Format = Literal["text", "json", "sarif", "github"]
@@ -141,7 +149,7 @@ def lint(
 
     form = "json" if as_json else output
     if rules:
-        typer.echo(render.rules_as_json() if form == "json" else render.rules())
+        _say(render.rules_as_json() if form == "json" else render.rules())
         return
     project = _project_of(files, target)
     chosen = project.target(target) if project and target else None
@@ -155,9 +163,9 @@ def lint(
         "github": render.github,
     }[form](found)
     if shown:
-        typer.echo(shown)
+        _say(shown)
     if form == "text" and not files and known is None and project and not project.lint_after:
-        typer.echo("All were taken for one release. What is pending on a target: --target NAME")
+        _say("All were taken for one release. What is pending on a target: --target NAME")
     raise typer.Exit(1 if found.blocks(policy.fail_on) else 0)
 
 
@@ -182,7 +190,7 @@ def _known(target: settings.Target | None, database: str | None) -> Known | None
         try:
             url = target.database_url
         except Refused as missing:
-            typer.echo(f"Sizes, and what is deployed, are not known. {missing}", err=True)
+            _say(f"Sizes, and what is deployed, are not known. {missing}", err=True)
             return None
     else:
         return None
@@ -206,13 +214,14 @@ def effects(
     found = predict(parsed, _world(database, pg))
     if as_json:
         return _print(render.as_data(found))
-    typer.echo("\n".join(render.as_text(found)) or "No statements.")
+    _say("\n".join(render.as_text(found)) or "No statements.")
     return None
 
 
 def _read_text(file: Path) -> str:
     try:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        piped = str(file) == "-"
+        content = sys.stdin.buffer.read() if piped else files.read(file, most=migration.MOST_BYTES)
         return content.decode("utf-8-sig")
     except OSError as error:
         raise Refused(f"{file} cannot be read: {error.strerror}. Name a file of SQL.") from error
@@ -256,22 +265,22 @@ def plan(
     if as_json:
         _print({**_plan_as_json(planned), "findings": len(found.findings) if found else 0})
         return
-    typer.echo(f"{target} stands at {planned.head or 'nothing'}.")
+    _say(f"{target} stands at {planned.head or 'nothing'}.")
     if not planned.migrations:
-        typer.echo("Nothing to do.")
+        _say("Nothing to do.")
         return
     for each in planned.migrations:
         when = "  (contract: after the release is healthy)" if each.phase == "contract" else ""
-        typer.echo(f"  {each.label}  {each.purpose or each.title}{when}")
+        _say(f"  {each.label}  {each.purpose or each.title}{when}")
         for segment in migration.script(each.forward):
             for statement in segment.statements:
-                typer.echo(f"      {statement.line:>4}  {statement.summary}{_apart(segment)}")
+                _say(f"      {statement.line:>4}  {statement.summary}{_apart(segment)}")
     if found and found.findings:
         from airlock.lint import render
 
         said = f"Lint, by the text alone: {render.summary(found)}"
-        typer.echo(f"{said} With sizes: airlock lint --target {target}")
-    typer.echo(f"Rehearse and apply them: airlock deploy {target}")
+        _say(f"{said} With sizes: airlock lint --target {target}")
+    _say(f"Rehearse and apply them: airlock deploy {target}")
 
 
 def _linted(target: settings.Target, planned: Plan) -> Outcome:
@@ -330,9 +339,9 @@ def status(
         _print([{**each, "schedules": schedules} for each in found])
         return
     for each in found:
-        typer.echo(f"{each['target']}: {each['says']}")
+        _say(f"{each['target']}: {each['says']}")
     if schedules is not None:
-        typer.echo(f"schedules: {schedules['says']}")
+        _say(f"schedules: {schedules['says']}")
 
 
 def _ask_for_schedules(project: settings.Project, *arguments: str) -> Popen[str] | None:
@@ -365,7 +374,8 @@ async def _status(target: settings.Target) -> dict[str, object]:
             waiting = await letters.outstanding(conn, target)
             given_up = await letters.given_up(conn, target)
     except AirlockError as error:
-        return {"target": target.name, "says": str(error), "error": str(error)}
+        said = "\n  ".join(dict.fromkeys([str(error), *_exposed(target)]))
+        return {"target": target.name, "says": said, "error": str(error)}
     failed = [f"{d.channel}: {d.last_error}" for each in waiting if (d := each.delivery).last_error]
     done = {row.version for row in applied}
     files = migration.read_folder(target.migrations_dir)
@@ -385,6 +395,7 @@ async def _status(target: settings.Target) -> dict[str, object]:
     if given_up:
         lost = given_up[-1]
         says += f"\n  {len(given_up)} of the last days given up: {lost.channel}: {lost.last_error}"
+    says += "".join(f"\n  {problem}" for problem in _exposed(target))
     return {
         "target": target.name,
         "says": says,
@@ -396,6 +407,15 @@ async def _status(target: settings.Target) -> dict[str, object]:
         "alerts_given_up": len(given_up),
         "last_alert_error": failed[-1] if failed else None,
     }
+
+
+def _exposed(target: settings.Target) -> list[str]:
+    """Why the next deploy will not read the env files, if it will not."""
+    try:
+        settings.check_env_files(target)
+    except Refused as error:
+        return [str(error)]
+    return []
 
 
 @app.command()
@@ -413,14 +433,14 @@ def history(
         _print({"target": target, "deploys": deploys, "dora": found.dora.to_dict()})
         return
     if not found.recent:
-        typer.echo(f"Nothing was deployed to {target} yet. Start: airlock plan {target}")
+        _say(f"Nothing was deployed to {target} yet. Start: airlock plan {target}")
         return
     for row in found.recent:
         who = f"  {row.requester}" if row.requester else ""
-        typer.echo(f"{row.id:>5}  {row.created_at:%Y-%m-%d %H:%M}  {row.headline}{who}")
-    typer.echo("")
+        _say(f"{row.id:>5}  {row.created_at:%Y-%m-%d %H:%M}  {row.headline}{who}")
+    _say("")
     for measure in found.dora.measures:
-        typer.echo(f"{measure.name + ':':22} {measure.value:>13}  {measure.meaning}")
+        _say(f"{measure.name + ':':22} {measure.value:>13}  {measure.meaning}")
 
 
 async def _recent(target: settings.Target, limit: int) -> tuple[Deploy, ...]:
@@ -458,7 +478,7 @@ def drift(
     if as_json:
         _print([report.to_dict() for report in reports])
     for report in reports if not as_json else ():
-        typer.echo(report.text)
+        _say(report.text)
     raise typer.Exit(1 if any(report.drifted or report.failure for report in reports) else 0)
 
 
@@ -494,14 +514,14 @@ def show_report(
         number = last[0].id
     found = _run(steps.read_report(chosen, number))
     if not as_html and output is None:
-        typer.echo(report.markdown(found))
+        _say(report.markdown(found))
         return
     path = output or chosen.state_dir / target / "reports" / f"{number}.html"
     try:
         html.write(path, html.page(found))
     except OSError as error:
         raise Refused(f"{path} cannot be written: {error.strerror}. Name another file.") from error
-    typer.echo(f"The report of deploy {number} is in {path}")
+    _say(f"The report of deploy {number} is in {path}")
 
 
 @app.command()
@@ -514,7 +534,7 @@ def metrics(
     project = settings.load()
     chosen = [project.target(target)] if target else list(project.targets.values())
     measured = [_run(metrics.read(each)) for each in chosen]
-    typer.echo(metrics.render(measured), nl=False)
+    _say(metrics.render(measured), nl=False)
 
 
 @mask.command("draft")
@@ -530,7 +550,7 @@ def mask_draft(target: TargetName) -> None:
         )
     rules = masking.read_rules(chosen)
     tables = _run(_tables(settings.target(chosen.refresh.source)))
-    typer.echo(masking.draft(tables, target=target, classified=rules), nl=False)
+    _say(masking.draft(tables, target=target, classified=rules), nl=False)
 
 
 async def _tables(source: settings.Target) -> tuple[Table, ...]:
@@ -571,11 +591,12 @@ def deploy(
 
     # The same checks as the flow's first step, before the seconds that Prefect takes to start.
     chosen, left_out = settings.target(target), _gates(skip or [])
+    checked(DeployRequest, target=target, release=release, reason=reason, requester=_requester())
     check_reason(chosen, reason, skip=left_out)
     if not _run(_is_cut_off(chosen)):
         planned = _run(preview(chosen, up_to=up_to, skip=left_out))
         if not planned.migrations and release is None:
-            typer.echo(f"{target} stands at {planned.head or 'nothing'}. Nothing to do.")
+            _say(f"{target} stands at {planned.head or 'nothing'}. Nothing to do.")
             return
     parameters = {
         "up_to": up_to,
@@ -613,6 +634,7 @@ def refresh(
 
     # As in the flow, before the seconds that Prefect takes to start.
     configured(settings.target(target))
+    checked(RefreshRequest, target=target, reason=reason, requester=_requester())
     _hand_over("refresh", target, reason, {"fresh_snapshot": fresh_snapshot})
 
 
@@ -644,7 +666,7 @@ def recover(
     if any(row is not None and row.is_cut_off for row, _ in found):
         _become_flow("recover", {"target": target})
     for each, (_, said) in zip(chosen, found, strict=True):
-        typer.echo(f"{each.name}: {said}")
+        _say(f"{each.name}: {said}")
     raise typer.Exit(1 if target and not found[0][1].startswith(NOTHING) else 0)
 
 
@@ -703,7 +725,7 @@ def deliver(
         _run(outbox.schedules_looked_at(found["problems"]))
     for each in chosen:
         for line in _run(_deliver(each, force=force)):
-            typer.echo(f"{each.name}: {line}")
+            _say(f"{each.name}: {line}")
 
 
 async def _deliver(target: settings.Target, *, force: bool) -> list[str]:

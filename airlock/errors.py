@@ -3,9 +3,15 @@
 Every message says what was found, what was expected, and what to do.
 """
 
+from airlock.visible import visible
+
 
 class AirlockError(Exception):
     """Something that a deploy can meet. Catch one of the four kinds below."""
+
+    def __init__(self, message: str) -> None:
+        # It may quote what others wrote, and ends in terminals, logs and both UIs.
+        super().__init__(visible(message))
 
 
 class Refused(AirlockError):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from airlock import report, timeline
 from airlock.report import DeployReport, Section
+from airlock.visible import visible
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #0f172a; --quiet: #475569; --ground: #ffffff;
@@ -45,7 +46,7 @@ def page(found: DeployReport) -> str:
     """The report as HTML: one file, no script, nothing from outside."""
     render = _renderer()
     head, *rest = report.sections(found)
-    title = html.escape(found.deploy.headline)
+    title = html.escape(visible(found.deploy.headline))
     body = "\n".join(_section(each, render) for each in rest)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

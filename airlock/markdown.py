@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from airlock.visible import visible
+
 # What markdown, its tables, HTML and struck-out text would take for their own. An underscore
 # between letters is none of it, and names are full of them.
 _SPECIAL = re.compile(r"[\\`*\[\]<&|~]|(?<![^\W_])_|_(?![^\W_])")
@@ -14,13 +16,13 @@ _BLOCK = re.compile(r"^(?:(?=[#>+=-])|(\d{1,9})(?=[.)](?: |$)))")
 
 def plain(text: str) -> str:
     """Somebody's words on one line, shown as they are and never as markup."""
-    escaped = _SPECIAL.sub(r"\\\g<0>", " ".join(text.split()))
+    escaped = _SPECIAL.sub(r"\\\g<0>", " ".join(visible(text).split()))
     return _BLOCK.sub(r"\g<0>\\", escaped)
 
 
 def code(text: str) -> str:
     """Code in a cell of a table, however many backticks and bars it has."""
-    line = " ".join(text.split())
+    line = " ".join(visible(text).split())
     if not line or "\\|" in line:
         # Renderers disagree about a bar behind a backslash where nothing else can be escaped.
         return plain(line)
@@ -32,7 +34,7 @@ def code(text: str) -> str:
 def fenced(text: str, language: str = "") -> str:
     """Lines as they are, however many backticks they have."""
     fence = "`" * max(3, _longest_run(text) + 1)
-    return f"{fence}{language}\n{text}\n{fence}"
+    return f"{fence}{language}\n{visible(text)}\n{fence}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

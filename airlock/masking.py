@@ -629,6 +629,10 @@ def draft(
 
 
 def _proposal(column: Column) -> tuple[Rule, str]:
+    return _by_name(column) or _of_unknown(column)
+
+
+def _by_name(column: Column) -> tuple[Rule, str] | None:
     spelled = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", column.name).lower()
     for pattern, names, why in _GUESSED:
         if not pattern.fullmatch(spelled):
@@ -638,7 +642,18 @@ def _proposal(column: Column) -> tuple[Rule, str]:
             if misfit(rule, column) is None:
                 return rule, why
         return _KEPT, f"{why}, but no rule fits {column.type}: look at it"
-    return _KEPT, "a document: look what stands in it" if column.kind == "document" else ""
+    return None
+
+
+def _of_unknown(column: Column) -> tuple[Rule, str]:
+    """What has words in it is masked until a person has said what they are."""
+    if column.kind not in ("text", "document"):
+        return _KEPT, ""
+    why = f"{'text' if column.kind == 'text' else 'a document'} of which nothing is known"
+    rule = Rule(name="text")
+    if misfit(rule, column) is None:
+        return rule, why
+    return _KEPT, f"{why}, but no rule fits {column.type}: look at it"
 
 
 _End: TypeAlias = tuple[Place, str]
@@ -654,7 +669,8 @@ def _joined(roots: Sequence[Table], tables: Sequence[Table]) -> dict[_End, tuple
         members = [columns[end] for end in together if not columns[end].generated]
         first = together[0]
         domain = _domain(places[first[0]], first[1])
-        proposed = {_proposal(member)[0].name for member in members}
+        # A key is no free text, and says nothing where only names would.
+        proposed = {(_by_name(member) or (_KEPT, ""))[0].name for member in members}
         names: list[RuleName] = ["email", "hash"] if "email" in proposed else ["hash"]
         if proposed == {"keep"}:
             names = []
@@ -664,6 +680,8 @@ def _joined(roots: Sequence[Table], tables: Sequence[Table]) -> dict[_End, tuple
             (rule for rule in fitting if same and not any(misfit(rule, m) for m in members)), _KEPT
         )
         why = f"joined with {domain}"
+        if rule is _KEPT and any(member.kind == "text" for member in members):
+            why += ": look at it"
         found |= dict.fromkeys(together, (rule, why))
     return found
 

@@ -7,18 +7,20 @@ prose is decided by PostgreSQL's own grammar.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from airlock import batch, effects, syntax
+from airlock import batch, effects, files, syntax
 from airlock.errors import Refused
 
 # When a migration is applied: before the new release serves, or after it is healthy.
 Phase = Literal["expand", "contract"]
 
+MOST_BYTES = 16 * 2**20
 # A version fits a bigint, so that numbers made of a date and a time do.
 NAME = re.compile(r"(?P<version>[0-9]{3,18})_(?P<name>[a-z0-9][a-z0-9_]*)\.sql")
 _MARKER = re.compile(r"--[\s=\-*#]*rollback notes?[\s:=\-*#]*", re.IGNORECASE)
@@ -108,9 +110,11 @@ def read_file(path: Path) -> MigrationFile:
 def read_text(path: Path) -> str:
     """A file's SQL, without a byte order mark and with Unix line ends. Raises Refused."""
     try:
-        content = path.read_bytes()
+        content = files.read(_in_its_folder(path), most=MOST_BYTES)
     except OSError as error:
-        raise Refused(f"{path.name} cannot be read: {error.strerror}.") from error
+        raise Refused(
+            f"{path.name} cannot be read: {error.strerror}. Replace it with a file of SQL."
+        ) from error
     raw = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     try:
         return raw.decode("utf-8")
@@ -120,6 +124,18 @@ def read_text(path: Path) -> str:
             f"{path.name}, line {line}: byte 0x{raw[error.start]:02x} is not UTF-8. "
             "Save the file as UTF-8."
         ) from error
+
+
+def _in_its_folder(path: Path) -> Path:
+    """The file itself where the path is a link, as those that Kubernetes mounts are."""
+    folder = path.parent.resolve()
+    found = Path(os.path.realpath(path))
+    if not found.is_relative_to(folder):
+        raise Refused(
+            f"{path.name} is a link that leads out of {folder}. Copy the file itself into the "
+            "folder: what others can put in the way of a link is not read."
+        )
+    return found
 
 
 def read(path: Path) -> Migration:

@@ -16,7 +16,7 @@ from airlock.ledger import Deploy
 from airlock.plan import Plan
 from airlock.postgres import Conn
 from airlock.request import Gate
-from airlock.settings import Target
+from airlock.settings import Target, check_env_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,7 @@ async def look(
     skip: Collection[Gate] = (),
 ) -> tuple[Plan, Schema]:
     """The plan, and the schema that it was made for."""
+    check_env_files(target)
     files = migration.read_folder(target.migrations_dir)
     async with ledger.connection(target) as conn:
         last = await ledger.last(conn)

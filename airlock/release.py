@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from airlock import permissions
 from airlock.errors import Refused, Transient
 from airlock.service import Instance, Release, configured, log, table
 from airlock.settings import ServiceSettings, Target
@@ -39,7 +40,24 @@ def git_environ() -> dict[str, str]:
     Nor with the auth string of Prefect's server: a repository may have hooks.
     """
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("GIT_", "PREFECT_"))}
-    return {**kept, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    # Reading alone, git would write an index anew that may not even be ours.
+    return {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+
+
+def trusted(repository: Path) -> list[str]:
+    """Options with which git reads a repository of another user, and no other than this one.
+
+    The settings name it, and its code runs as us. What git finds above it is trusted where it
+    belongs to the same user: in a shared folder, anybody can plant a .git.
+    """
+    named = repository.resolve()
+    folders = [named]
+    with contextlib.suppress(OSError):
+        owner = named.stat().st_uid
+        top = next((each for each in (named, *named.parents) if (each / ".git").exists()), named)
+        if {top.stat().st_uid, (top / ".git").lstat().st_uid} == {owner}:
+            folders += [top, top / ".git"]
+    return [part for folder in folders for part in ("-c", f"safe.directory={folder}")]
 
 
 async def check_out(target: Target, ref: str | None, *, keep: Iterable[Path] = ()) -> Release:
@@ -82,8 +100,8 @@ def of(target: Target, instance: Instance) -> Release:
 async def resolve(repository: Path, ref: str) -> str:
     """The full hash of a commit, tag or branch. Raises Refused when there is none of that name."""
     found = ""
-    # A leading dash would be read as an option.
-    if ref and not ref.startswith("-"):
+    # A leading dash would be read as an option; a NUL cannot be handed over at all.
+    if ref and not ref.startswith("-") and "\0" not in ref:
         with contextlib.suppress(_GitError):
             found = await _git(repository, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
     if not found:
@@ -103,8 +121,9 @@ async def _git(repository: Path, *arguments: str, index: Path | None = None) -> 
     if index is not None:
         environ["GIT_INDEX_FILE"] = str(index)
     process = await asyncio.create_subprocess_exec(
-        *("git", "-C", str(repository), *arguments),
+        *("git", *trusted(repository), "-C", str(repository), *arguments),
         env=environ,
+        umask=permissions.callers_umask(),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -206,7 +225,8 @@ async def _checked_out(target: Target, repository: Path, commit: str) -> Path:
         await asyncio.to_thread(_remove, root)
     temporary = folder / f".{commit[:12]}.{secrets.token_hex(4)}.tmp"
     index = folder / f".{commit[:12]}.{secrets.token_hex(4)}.index.tmp"
-    temporary.mkdir(mode=0o700)
+    temporary.mkdir()
+    temporary.chmod(0o777 & ~permissions.callers_umask())
     try:
         await _git(repository, "read-tree", commit, index=index)
         await _git(
@@ -248,6 +268,7 @@ async def _run_build(
                 *service.build,
                 cwd=directory,
                 env=_build_environ(),
+                umask=permissions.callers_umask(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

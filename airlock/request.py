@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from airlock.errors import Refused
 
 # Checks that a person may leave out, with a reason that the ledger keeps.
 Gate = Literal["drift", "lock_budget", "smoke", "log_errors", "bake"]
 
+
+def _reference(text: str) -> str:
+    # A leading dash would be an option of git's.
+    if text.startswith("-") or " " in text or not text.isprintable():
+        raise ValueError(
+            f"{text!a} is no commit, tag or branch: it begins with a dash, or has a blank or a "
+            "control character in it"
+        )
+    return text
+
+
 # The bounds of each field, which the forms share.
 Version = Annotated[int, Field(ge=1)]
-Reference = Annotated[str, Field(min_length=1)]
+Reference = Annotated[str, Field(min_length=1, max_length=250), AfterValidator(_reference)]
 Text = Annotated[str, Field(max_length=500)]
 Name = Annotated[str, Field(max_length=200)]
 LockTimeout = Annotated[int, Field(ge=10, le=60_000)]
@@ -53,3 +66,17 @@ class RefreshRequest(BaseModel):
     fresh_snapshot: bool = False
     reason: Text = ""
     requester: Name = ""
+
+
+Request = TypeVar("Request", DeployRequest, RefreshRequest)
+
+
+def checked(kind: type[Request], **given: Any) -> Request:
+    """The request. Raises Refused naming the first field that is outside its bounds."""
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")
+        raise Refused(f"{field}: {said}. Nothing was started.") from None

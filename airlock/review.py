@@ -57,7 +57,7 @@ def review(
             problems.append(_problem(shown, error))
             continue
         scripts.append(lint.read(shown, text, history=_version(path) <= after))
-        if folder == path.resolve().parent:
+        if folder == path.parent.resolve():
             problems += _file_problems(path, scripts[-1])
     world = known.world if known else World(major=major)
     found = lint.lint(scripts, world, policy)
@@ -96,7 +96,7 @@ def _shown(path: Path) -> str:
     if path == PIPE:
         return "-"
     try:
-        return path.resolve().relative_to(Path.cwd()).as_posix()
+        return (path.parent.resolve() / path.name).relative_to(Path.cwd()).as_posix()
     except ValueError:
         return path.as_posix()
 

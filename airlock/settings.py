@@ -15,12 +15,13 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from airlock import dsn
+from airlock import dsn, files, permissions
 from airlock.errors import Refused
 
 CONFIG_VARIABLE = "AIRLOCK_CONFIG"
 CONFIG_NAME = "airlock.toml"
 
+_BLANKS = " \t\r"
 _TARGET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 Positive = Annotated[float, Field(gt=0)]
@@ -261,6 +262,12 @@ class Target(_Section):
         return tuple(_variables(self))
 
     @property
+    def env_files(self) -> tuple[Path, ...]:
+        """The target's own and its service's, where they are named."""
+        named = (self.env_file, self.service.env_file if self.service else None)
+        return tuple(path for path in named if path is not None)
+
+    @property
     def snapshots_dir(self) -> Path:
         return self.state_dir / self.name / "snapshots"
 
@@ -329,7 +336,7 @@ class Project(_Section):
 def config_path(start: Path | None = None) -> Path:
     """$AIRLOCK_CONFIG, or the nearest airlock.toml in this folder and those above it."""
     if named := os.environ.get(CONFIG_VARIABLE):
-        return Path(named).resolve()
+        return Path(os.path.realpath(named))
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         if (folder / CONFIG_NAME).is_file():
@@ -344,9 +351,13 @@ def load(path: Path | None = None) -> Project:
     """The project that airlock.toml describes. Raises Refused naming the line's key."""
     path = path or config_path()
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(files.read(path, most=files.SETTINGS_BYTES).decode("utf-8"))
     except OSError as error:
         raise Refused(f"{path} cannot be read: {error.strerror}.") from error
+    except RecursionError:
+        raise Refused(
+            f"{path} nests arrays or tables too deeply to be read. Check its brackets."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Refused(f"{path} is not TOML: {error}. Mend that line.") from error
     root = path.parent
@@ -464,12 +475,33 @@ def _check_metrics_files(path: Path, targets: dict[str, Target]) -> None:
             )
 
 
+def check_env_files(target: Target) -> None:
+    """Raises Refused where another user may read or change an env file of the target."""
+    for path in target.env_files:
+        read_env_file(path)
+
+
 def read_env_file(path: Path | None) -> dict[str, str]:
-    """``NAME=value`` lines of an env file; comments, ``export`` and matching quotes are dropped."""
+    """``NAME=value`` lines of an env file; comments, ``export`` and matching quotes are dropped.
+
+    Raises Refused where another user may read or change it.
+    """
     if path is None:
         return {}
+    values = env_values(path)
+    if (exposed := permissions.exposure(path)) is not None:
+        raise Refused(
+            f"The env file {path} {exposed.found}. It holds secrets and is for you alone: "
+            f"{exposed.remedy}"
+        )
+    return values
+
+
+def env_values(path: Path) -> dict[str, str]:
+    """The same, whoever may read it."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # At nothing but line feeds: a value may hold what splitlines() takes for the end of a line.
+        lines = files.read(path, most=files.SETTINGS_BYTES).decode("utf-8").split("\n")
     except OSError as error:
         raise Refused(f"The env file {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError:
@@ -477,11 +509,11 @@ def read_env_file(path: Path | None) -> dict[str, str]:
         raise Refused(f"The env file {path} is not UTF-8. Save it as UTF-8.") from None
     values: dict[str, str] = {}
     for line in lines:
-        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        name, equals, value = line.strip(_BLANKS).removeprefix("export ").partition("=")
         if not equals or name.startswith("#"):
             continue
-        value = value.strip()
+        value = value.strip(_BLANKS)
         if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
             value = value[1:-1]
-        values[name.strip()] = value
+        values[name.strip(_BLANKS)] = value
     return values

@@ -24,6 +24,7 @@ import httpx
 
 from airlock import holder, ledger, settings
 from airlock.errors import AirlockError, Refused
+from airlock.visible import visible
 from flows.runtime import auth, auth_string_for, prefect_runtime, running
 
 EXIT = {
@@ -79,7 +80,7 @@ async def _outcome(name: str, target: str | None) -> int:
             file=sys.stderr,
         )
         return 3
-    print(f"{row.headline}. So says the ledger; Prefect was lost before.")  # noqa: T201
+    print(f"{visible(row.headline)}. So says the ledger; Prefect was lost before.")  # noqa: T201
     return status
 
 
@@ -124,7 +125,7 @@ async def _run(name: str, parameters: dict[str, Any]) -> int:
             "recover": recover,
         }[name]
         state = await flow(**parameters, return_state=True)
-    print(f"{state.name}: {state.message or ''}".rstrip(": "))  # noqa: T201
+    print(visible(f"{state.name}: {state.message or ''}".rstrip(": ")))  # noqa: T201
     # A run that broke down by itself says nothing of production; a person must look.
     return EXIT.get(state.name, 3)
 
@@ -134,7 +135,7 @@ async def _answer(decision: Literal["approve", "reject"], parameters: dict[str, 
         from flows.approval import answer
 
         target, name, reason = (parameters[key] for key in ("target", "requester", "reason"))
-        print(await answer(decision, target, name, reason))  # noqa: T201
+        print(visible(await answer(decision, target, name, reason)))  # noqa: T201
     return 0
 
 

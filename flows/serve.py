@@ -18,6 +18,7 @@ from rich.console import Console
 
 from airlock import outbox, settings
 from airlock.errors import AirlockError
+from airlock.visible import visible
 from flows.automations import DEPLOYMENT
 from flows.runtime import Runtime, how_to_open, prefect_runtime
 from flows.runtime.api import pause_work_pool, unfinished_runs
@@ -122,7 +123,7 @@ async def _drain(runtime: Runtime, console: Console) -> None:
     async with runtime.client() as http:
         await _answer_of(pause_work_pool, http)
         while runs := await _answer_of(unfinished_runs, http):
-            names = ", ".join(sorted(run["name"] for run in runs))
+            names = visible(", ".join(sorted(run["name"] for run in runs)))
             if names != said:
                 console.print(
                     f"Waiting for {names} to end. Ctrl-C again does not wait: what the worker runs "
@@ -196,7 +197,8 @@ async def _until_stopped(runtime: Runtime, stop: asyncio.Event, console: Console
             drained.result()
             return 0
         output = runtime.state_dir / f"{died.result()}.log"
-        console.print(f"The {died.result()} ended by itself:\n{tail(output)}", markup=False)
+        said = visible(tail(output))
+        console.print(f"The {died.result()} ended by itself:\n{said}", markup=False)
         return 1
     finally:
         for each in (died, drained, delivering, watching, stopping):

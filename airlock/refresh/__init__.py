@@ -67,6 +67,7 @@ async def open_refresh(request: RefreshRequest) -> Lease:
             f"{target.name} is its own source in [targets.{target.name}.refresh]. Name the target "
             "whose data it shall have."
         )
+    settings.check_env_files(target)
     mask_key(target)
     masking.read_rules(target)
     async with ledger.connection(target) as conn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from airlock.settings import RefreshSettings, Target
 from airlock.snapshot import Clone
 
 log = logging.getLogger(__name__)
+
+_MOST_TOLD = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +90,12 @@ class Filling:
             role=role,
             tls=dsn.needs_tls(dsn.resolve(self.build_url, os.environ)),
         )
-        await structure.refuse_planted(made, self.settings.sentinels)
+        objects = await structure.objects(made)
+        structure.refuse_planted(objects, self.settings.sentinels)
+        async with postgres.connect(self.clone_url, purpose="refresh") as conn:
+            telling = await structure.telling(conn, objects)
+        for each in telling:
+            log.warning("Carried over as it is: %s", each)
         await self._restore(made, "pre-data", jobs=1)
         rows, checked = await self._rows(masks, key)
         await self._restore(made, "post-data", jobs=jobs)
@@ -99,7 +107,7 @@ class Filling:
             tables=len(rows.tables),
             rows=rows.rows,
             masked_columns=len(checked.compared) + len(checked.not_compared),
-            checks=_sentences(checked),
+            checks=(*_sentences(checked), *_of_structure(len(objects), telling)),
             seconds=time.monotonic() - began,
             left_behind=left_behind,
         )
@@ -146,3 +154,11 @@ def _sentences(checked: CheckResult) -> tuple[str, ...]:
         f"{len(checked.searched)} kept columns searched for addresses, phone numbers and accounts",
         f"{checked.sentinels} planted values are gone",
     )
+
+
+def _of_structure(number: int, telling: Sequence[str]) -> tuple[str, ...]:
+    """What was found in the structure, for a person to look at: no rule masks it."""
+    searched = f"the SQL of {number} objects searched for addresses, phone numbers and accounts"
+    more = [f"and {len(telling) - _MOST_TOLD} more"] if len(telling) > _MOST_TOLD else []
+    shown = [f"look at {each}" for each in telling[:_MOST_TOLD]]
+    return (searched, *shown, *more)

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from airlock import binaries, postgres
+from airlock import binaries, masking, postgres
 from airlock.binaries import Binaries
 from airlock.catalogue import Catalogue, diff
 from airlock.errors import Refused, Transient
 from airlock.introspection import read_catalogue
+from airlock.masking import PATTERNS
 from airlock.postgres import Conn, quote_ident
 from airlock.snapshot import logical, tool
 
@@ -31,7 +32,7 @@ _LEFT_OUT = ("airlock", "airlock_mask")
 _STAYS_BEHIND = re.compile(r"\d+; \d+ \d+ (USER MAPPING|(COMMENT - )?EVENT TRIGGER)\b")
 # What pg_restore writes in front of each object that it makes.
 _HEADING = re.compile(
-    r"^-- Name: (?P<name>.*); Type: (?P<type>.*); Schema: (?P<schema>.*); Owner: "
+    r"^-- Name: (?P<name>.*); Type: (?P<type>.*); Schema: (?P<schema>.*); Owner: ", re.MULTILINE
 )
 _ROW_SECURITY = re.compile(r"\d+; \d+ \d+ ROW SECURITY\b")
 _DEFAULT_ACL = re.compile(r"\d+; \d+ \d+ DEFAULT ACL .* (?P<role>\S+)$")
@@ -129,7 +130,8 @@ async def dump(url: str, folder: Path, *, major: int, role: str, tls: bool) -> S
     archive, listed = folder / "structure.dump", folder / "structure.list"
     await tool.run(dump_command(found, archive), env=tool.environment(url), produces=archive)
     await tool.run(list_command(found, archive, listed), env=tool.environment(None))
-    lines = restorable(listed.read_text(encoding="utf-8").splitlines(), role)
+    # At nothing but line feeds: a name may hold what splitlines() takes for the end of a line.
+    lines = restorable(listed.read_bytes().decode("utf-8").split("\n"), role)
     secured = folder / "secured.list"
     for path, last in ((listed, False), (secured, True)):
         chosen = [line for line in lines if bool(_ROW_SECURITY.match(line)) == last]
@@ -151,31 +153,64 @@ async def restore(made: Structure, section: Section, *, url: str, database: str,
         ) from error
 
 
-async def refuse_planted(made: Structure, sentinels: Sequence[str]) -> None:
-    """Raises Refused naming the objects whose SQL has a sentinel in it: no rule masks a literal."""
-    if not sentinels:
-        return
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Object:
+    """An object of a structure, such as ``comment public.TABLE deals``, and what makes it."""
+
+    label: str
+    sql: str
+
+
+async def objects(made: Structure) -> tuple[Object, ...]:
+    """Everything that is carried over as SQL, which no rule masks."""
     text = made.archive.with_suffix(".sql")
     await tool.run(text_command(made, text), env=tool.environment(None))
-    if found := planted(text.read_text(encoding="utf-8", errors="replace"), sentinels):
+    script = text.read_text(encoding="utf-8", errors="replace")
+    # By whole headings: a line of a body may begin like one.
+    headings = list(_HEADING.finditer(script))
+    ends = [*(heading.start() for heading in headings[1:]), len(script)]
+    return tuple(
+        Object(label=_label(heading), sql=script[heading.start() : end])
+        for heading, end in zip(headings, ends, strict=True)
+    )
+
+
+def _label(heading: re.Match[str]) -> str:
+    schema = "" if heading["schema"] == "-" else f"{heading['schema']}."
+    return f"{heading['type'].lower()} {schema}{heading['name']}"
+
+
+def refuse_planted(found: Iterable[Object], sentinels: Sequence[str]) -> None:
+    """Raises Refused naming the objects whose SQL has a sentinel in it: no rule masks a literal."""
+    # A literal doubles its quotes and, as E'…', its backslashes.
+    doubled = [each.replace("'", "''") for each in sentinels]
+    wanted = {*sentinels, *doubled, *(each.replace("\\", "\\\\") for each in doubled)}
+    if planted := [each.label for each in found if any(form in each.sql for form in wanted)]:
         raise Refused(
-            f"In production's structure there is a sentinel: {', '.join(found)}. Comments, "
+            f"In production's structure there is a sentinel: {', '.join(planted)}. Comments, "
             "defaults and bodies are carried as they are; take the value out of them there."
         )
 
 
-def planted(script: str, sentinels: Sequence[str]) -> list[str]:
-    """The objects of a script, such as ``comment table deals``, that have a sentinel in them."""
-    # A literal doubles its quotes and, as E'…', its backslashes.
-    doubled = [each.replace("'", "''") for each in sentinels]
-    wanted = {*sentinels, *doubled, *(each.replace("\\", "\\\\") for each in doubled)}
-    found: list[str] = []
-    for block in re.split(r"^(?=-- Name: )", script, flags=re.MULTILINE):
-        match = _HEADING.match(block)
-        if match and any(form in block for form in wanted):
-            schema = "" if match["schema"] == "-" else f"{match['schema']}."
-            found.append(f"{match['type'].lower()} {schema}{match['name']}")
-    return found
+async def telling(clone: Conn, found: Sequence[Object]) -> tuple[str, ...]:
+    """What people are reached or paid by in the SQL of a structure: object, pattern and shape.
+
+    Told, and not refused: an address of one's own company stands in many a comment.
+    """
+    said: dict[str, None] = {}
+    bodies = [each.sql for each in found]
+    for pattern in PATTERNS:
+        rows = await clone.fetch(
+            "SELECT t.n, found[1] AS text FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY"
+            " AS t (body, n), pg_catalog.regexp_matches(t.body, $2, 'g') AS found",
+            bodies,
+            f"({pattern.regex})",
+        )
+        for row in rows:
+            if pattern.is_real(row["text"]):
+                place = found[int(row["n"]) - 1]
+                said[f"{place.label}: {pattern.name} (as {masking.shape(row['text'])})"] = None
+    return tuple(said)
 
 
 async def left_behind(conn: Conn) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airlock import permissions
 from airlock.errors import Broken
 from airlock.service import Release, configured, log, probe
 from airlock.settings import Target
@@ -50,6 +51,7 @@ async def run(
         process = await asyncio.create_subprocess_exec(
             *argv,
             env=environ,
+            umask=permissions.callers_umask(),
             cwd=directory,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=descriptor,

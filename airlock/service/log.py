@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from airlock import record
+from airlock import files, record
 from airlock.errors import Refused
 from airlock.service import LogMark
-from airlock.settings import Target, read_env_file
+from airlock.settings import Target, env_values
+from airlock.visible import visible
 
 _READ_BYTES = 4 * 2**20
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -56,7 +57,7 @@ def mark(file: Path) -> LogMark:
 def since(found: LogMark) -> list[str]:
     """The complete lines written after the mark, the last few megabytes of them."""
     try:
-        with found.path.open("rb") as file:
+        with files.opened(found.path) as file:
             size = os.fstat(file.fileno()).st_size
             # Shorter than the mark: it was rotated, and all of it is new.
             start = found.offset if found.offset <= size else 0
@@ -88,7 +89,7 @@ def mask(target: Target, text: str) -> str:
     text = _LITERAL.sub(r"\1'***'", _CREDENTIALS.sub("***", text))
     text = _QUERY.sub(r"\1?***", text)
     # What was cut out may have brought the pieces of another one together.
-    return record.storable(_without(secrets, text))
+    return record.storable(visible(_without(secrets, text)))
 
 
 def _without(secrets: Iterable[str], text: str) -> str:
@@ -101,10 +102,11 @@ def _secrets(target: Target) -> set[str]:
     service = target.service
     names = ("PGPASSWORD", *target.secret_variables, *(service.env if service else ()))
     found = {os.environ.get(name, "") for name in names}
-    for file in (target.env_file, service.env_file if service else None):
-        # What cannot be read has told nobody its values either.
+    for file in target.env_files:
+        # What cannot be read has told nobody its values either. What others may read, too, is
+        # still to be hidden here.
         with contextlib.suppress(Refused):
-            found |= set(read_env_file(file).values())
+            found |= set(env_values(file).values())
     # APP_ENV may have it, and it stands in every message.
     found.discard(target.name)
     found |= {part for value in found for part in _parts(value)}

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airlock import permissions
 from airlock.errors import Broken
 from airlock.service import Instance, LogMark, Release, configured, ending, log, probe, table
 from airlock.service.sockets import Sockets
@@ -155,6 +156,7 @@ async def _launch(command: list[str], environ: dict[str, str], fds: tuple[int, .
     launcher = await asyncio.create_subprocess_exec(
         *command,
         env=environ,
+        umask=permissions.callers_umask(),
         pass_fds=fds,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -200,6 +202,7 @@ async def tethered(
     launcher = await asyncio.create_subprocess_exec(
         *command,
         env=environ,
+        umask=permissions.callers_umask(),
         pass_fds=fds,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

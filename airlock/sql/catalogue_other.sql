@@ -177,7 +177,9 @@ SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, p.oid,
 SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass, f.oid,
        pg_catalog.format('foreign data wrapper %I', f.fdwname),
        pg_catalog.jsonb_build_object(
-           'name', f.fdwname, 'options', f.fdwoptions,
+           'name', f.fdwname,
+           'options', (SELECT pg_catalog.array_agg(o.item ORDER BY o.item COLLATE "C")
+                         FROM pg_catalog.unnest(f.fdwoptions) AS o (item)),
            'handler', nullif(f.fdwhandler, 0)::pg_catalog.regprocedure::text,
            'validator', nullif(f.fdwvalidator, 0)::pg_catalog.regprocedure::text),
        f.fdwowner, f.fdwacl, pg_catalog.acldefault('F', f.fdwowner)
@@ -187,7 +189,8 @@ SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass, s.oid,
        pg_catalog.format('server %I', s.srvname),
        pg_catalog.jsonb_build_object(
            'name', s.srvname, 'wrapper', f.fdwname, 'type', s.srvtype, 'version', s.srvversion,
-           'options', s.srvoptions),
+           'options', (SELECT pg_catalog.array_agg(o.item ORDER BY o.item COLLATE "C")
+                         FROM pg_catalog.unnest(s.srvoptions) AS o (item))),
        s.srvowner, s.srvacl, pg_catalog.acldefault('S', s.srvowner)
   FROM pg_catalog.pg_foreign_server AS s
   JOIN pg_catalog.pg_foreign_data_wrapper AS f ON f.oid = s.srvfdw

@@ -12,14 +12,18 @@ from pathlib import Path
 from flows.runtime.command import ROOT
 
 
-def _prepared() -> Path:
-    return ROOT / ".airlock" / "cache" / f"prefect-{version('prefect')}.db"
+def _prepared(database: Path) -> Path:
+    """In this checkout's own state folder; in the server's, where the checkout is not ours."""
+    shared = ROOT / ".airlock"
+    ours = shared.is_dir() and shared.stat().st_uid == os.geteuid()
+    folder = shared if ours else database.parent.parent
+    return folder / "cache" / f"prefect-{version('prefect')}.db"
 
 
 def copy_to(database: Path) -> bool:
     """Whether there was one to copy."""
     try:
-        shutil.copyfile(_prepared(), database)
+        shutil.copyfile(_prepared(database), database)
     except FileNotFoundError:
         return False
     return True
@@ -27,7 +31,7 @@ def copy_to(database: Path) -> bool:
 
 def keep(database: Path) -> None:
     """Keep a copy of a new database for the next start."""
-    prepared = _prepared()
+    prepared = _prepared(database)
     prepared.parent.mkdir(parents=True, exist_ok=True)
     unfinished = prepared.with_suffix(f".{os.getpid()}")
     unfinished.touch(mode=0o600)

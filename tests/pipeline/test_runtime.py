@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import shutil
 import stat
 from pathlib import Path
 from uuid import UUID
@@ -96,11 +98,30 @@ async def test_a_server_that_was_started_after_a_rotation_refuses_the_old_auth_s
 def test_only_its_owner_may_read_the_prepared_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / ".airlock").mkdir()
     monkeypatch.setattr(prepared, "ROOT", tmp_path)
     prepared.keep(tmp_path / "prefect.db")
     assert prepared.copy_to(tmp_path / "copy.db")
     (kept,) = (tmp_path / ".airlock" / "cache").iterdir()
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root, to make a folder of another user")
+@pytest.mark.parametrize("there", [True, False])
+def test_the_prepared_database_is_not_kept_in_a_checkout_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    checkout, state_dir = tmp_path / "checkout", tmp_path / "state" / "prefect"
+    state_dir.mkdir(parents=True)
+    checkout.mkdir()
+    if there:
+        (checkout / ".airlock").mkdir()
+        shutil.chown(checkout / ".airlock", "nobody")
+    before = sorted(checkout.rglob("*"))
+    monkeypatch.setattr(prepared, "ROOT", checkout)
+    prepared.keep(state_dir / "prefect.db")
+    assert prepared.copy_to(state_dir / "copy.db")
+    assert sorted(checkout.rglob("*")) == before
 
 
 async def test_the_page_of_another_site_reads_nothing_through_the_browser(

@@ -468,7 +468,7 @@ async def prefects_database(pg: server.Server, project: Project) -> AsyncIterato
 
 def installed(project: Project, side: str, api_url: str, database: str) -> dict[str, str]:
     """The environment of one side, by its file in docs/install with the blanks filled in."""
-    given = settings.read_env_file(INSTALL / f"{side}.env.example")
+    given = settings.env_values(INSTALL / f"{side}.env.example")
     filled = {
         "PREFECT_API_URL": api_url,
         auth.VARIABLE: project.auth_string,

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,26 @@ async def test_reading_commands_import_no_prefect(project: Project):
         *(sys.executable, "-c", code), env={**os.environ, "PYTHONPATH": str(CHECKOUT)}
     )
     assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("section", ["[targets.prod]\n", "[targets.prod.service]\n"])
+async def test_status_names_an_env_file_that_others_may_read_before_a_deploy_refuses_it(
+    project: Project, section: str
+):
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder, "prod.env")
+        path.write_text("TOKEN=s3cr3t\n")
+        path.chmod(0o644)
+        config = project.root / "airlock.toml"
+        text, line = config.read_text(), f'{section}env_file = "{path}"\n'
+        config.write_text(text.replace(section, line) if section in text else text + line)
+        status, out, _ = await airlock("status", "prod")
+        assert (status, "stands at nothing" in out) == (0, True)
+        assert "can be read by another user. " in out
+        assert f"chmod 600 {path}\n" in out
+        status, _, err = await airlock("deploy", "prod")
+        assert (status, f"chmod 600 {path}" in err) == (1, True)
+        assert "s3cr3t" not in out + err
+        path.chmod(0o600)
+        assert "chmod" not in (await airlock("status", "prod"))[1]

@@ -15,6 +15,7 @@ from airlock import binaries, server
 from airlock.catalogue import Catalogue, diff, problems
 from airlock.introspection import read_catalogue, read_guard
 from airlock.postgres import Conn, connect, quote_ident
+from tests.conftest import Database
 
 READER = "catalogue_reader"
 
@@ -830,3 +831,23 @@ async def test_a_failed_concurrent_index_and_an_unvalidated_constraint_are_probl
         assert second.startswith("index public.i is invalid")
         await conn.execute("DROP INDEX i; ALTER TABLE t VALIDATE CONSTRAINT c")
         assert problems(await read_catalogue(conn)) == ()
+
+
+@pytest.mark.parametrize("made", ["FOREIGN DATA WRAPPER", "SERVER", "FOREIGN TABLE", "column"])
+async def test_options_in_another_order_are_no_difference(database: Database, made: str):
+    """pg_dump writes them in the order of their names."""
+    given = dict.fromkeys(("FOREIGN DATA WRAPPER", "SERVER", "FOREIGN TABLE"), "(a '1', b '2')")
+    given["column"] = given["SERVER"]
+    found: list[Catalogue] = []
+    for options in ("(a '1', b '2')", "(b '2', a '1')"):
+        given[made] = options
+        async with connect(database.superuser_url) as conn:
+            await conn.execute(
+                f"CREATE FOREIGN DATA WRAPPER far OPTIONS {given['FOREIGN DATA WRAPPER']};"
+                f"CREATE SERVER there FOREIGN DATA WRAPPER far OPTIONS {given['SERVER']};"
+                f"CREATE FOREIGN TABLE away (id int OPTIONS {given['column']}) SERVER there"
+                f" OPTIONS {given['FOREIGN TABLE']}"
+            )
+            found.append(await read_catalogue(conn))
+            await conn.execute("DROP FOREIGN DATA WRAPPER far CASCADE")
+    assert diff(*found).is_empty

@@ -128,6 +128,15 @@ CREATE USER MAPPING FOR owner SERVER away OPTIONS (password 'p');
 COMMENT ON COLUMN customers.name IS 'Zebra''s';
 ALTER TABLE orders ALTER note SET DEFAULT 'the Zebra''s';
 CREATE VIEW stripes AS SELECT 'Zebra''s'::text AS word;
+COMMENT ON TABLE orders IS 'Ask Ada, ada@lovelace.example.';
+ALTER TABLE orders ADD CONSTRAINT telling CHECK (note <> '+44 20 7946 0958');
+CREATE TYPE payee AS ENUM ('DE89 3704 0044 0532 0130 00', 'DE88 3704 0044 0532 0130 00');
+CREATE FUNCTION hidden() RETURNS text LANGUAGE sql AS $$SELECT '
+-- Name: nothing
+grace@navy.example Zebra''s'$$;
+ALTER TABLE customers ALTER hook SET DEFAULT 'https://x.example/?to=ada%40lovelace.example';
+CREATE POLICY hers ON orders USING (current_user::text = 'ada@lovelace.example');
+CREATE VIEW untold AS SELECT 'a@b'::text AS word, 20260102::bigint AS day;
 ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
 """
 OUTWARD_NO_LONGER = """
@@ -136,6 +145,13 @@ DROP SUBSCRIPTION feed;
 DROP PUBLICATION orders_only;
 DROP EVENT TRIGGER watch_sql;
 DROP FUNCTION planted();
+DROP FUNCTION hidden();
+DROP TYPE payee;
+DROP VIEW untold;
+DROP POLICY hers ON orders;
+COMMENT ON TABLE orders IS NULL;
+ALTER TABLE orders DROP CONSTRAINT telling;
+ALTER TABLE customers ALTER hook DROP DEFAULT;
 DROP FOREIGN DATA WRAPPER far CASCADE;
 COMMENT ON COLUMN customers.name IS NULL;
 ALTER TABLE orders ALTER note DROP DEFAULT;
@@ -740,12 +756,27 @@ async def test_a_sentinel_in_the_sql_of_the_structure_is_refused_by_the_names_of
     dumped: structure.Structure,
 ):
     with pytest.raises(Refused) as refused:
-        await structure.refuse_planted(dumped, ["nowhere", "Zebra's"])
+        structure.refuse_planted(await structure.objects(dumped), ["nowhere", "Zebra's"])
     assert (
-        "a sentinel: function public.planted(), comment public.COLUMN customers.name, "
-        "table public.orders, view public.stripes."
+        "a sentinel: function public.hidden(), function public.planted(), "
+        "comment public.COLUMN customers.name, table public.orders, view public.stripes."
     ) in str(refused.value)
-    await structure.refuse_planted(dumped, ["nowhere"])
+    structure.refuse_planted(await structure.objects(dumped), ["nowhere"])
+
+
+async def test_what_reaches_people_in_the_sql_of_the_structure_is_told_by_object_and_shape(
+    dumped: structure.Structure, prod: Database
+):
+    async with connect(prod.superuser_url) as clone:
+        found = await structure.telling(clone, await structure.objects(dumped))
+    assert sorted(found) == [
+        "comment public.TABLE orders: an e-mail address (as xxx@xxxxxxxx.xxxxxxx)",
+        "function public.hidden(): an e-mail address (as xxxxx@xxxx.xxxxxxx)",
+        "policy public.orders hers: an e-mail address (as xxx@xxxxxxxx.xxxxxxx)",
+        "table public.customers: an e-mail address (as xxx%99xxxxxxxx.xxxxxxx)",
+        "table public.orders: a phone number (as '+99 99 9999 9999)",
+        "type public.payee: an IBAN (as xx99 9999 9999 9999 9999 99)",
+    ]
 
 
 async def test_a_structure_that_did_not_arrive_whole_is_named(staging: Staging):

@@ -258,3 +258,9 @@ def test_effects_says_at_which_line_a_file_is_not_sql(tmp_path: Path, airlock):
     file.write_text("SELECT 1;\nSELEC 2")
     status, _, err = airlock("effects", str(file))
     assert (status, "any.sql, line 2: syntax error" in err) == (1, True)
+
+
+def test_all_that_the_command_line_prints_can_be_seen():
+    """Not what a terminal would obey: see airlock.visible."""
+    source = Path(command_line.__file__).read_text(encoding="utf-8")
+    assert source.count("typer.echo(") == 1

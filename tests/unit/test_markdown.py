@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from airlock.markdown import code, fenced, plain, table
+from airlock.visible import visible
 
 # The page's renderer, and what Prefect's adds to it.
 RENDERER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -17,7 +18,7 @@ WORDS = st.text(st.sampled_from(MARKUP) | st.characters(exclude_characters="\0")
 
 
 def on_one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(visible(text).split())
 
 
 def shown(markdown: str) -> tuple[list[str], list[tuple[str, str]]]:
@@ -69,7 +70,7 @@ def test_a_fence_holds_its_lines(words, language):
     kinds = [token.type for token in tokens if token.type != "inline"]
     paragraph = ["paragraph_open", "paragraph_close"]
     assert kinds == [*paragraph, "fence", *paragraph]
-    lines = f"{words}\n".replace("\r\n", "\n").replace("\r", "\n")
+    lines = visible(words).replace("\r\n", "\n") + "\n"
     assert tokens[3].content == lines
 
 

@@ -377,11 +377,12 @@ PROPOSED = {
     "street": '"text"',
     "api_key": '"null"',
     "comments": '"text"',
-    "status": '"keep"',
-    "filename_pattern": '"keep"',
-    "text_color": '"keep"',
-    "token_count": '"keep"',
-    "emailSentAt": '"keep"',
+    # Of which nobody knows what stands in them.
+    "status": '"text"',
+    "filename_pattern": '"text"',
+    "text_color": '"text"',
+    "token_count": '"text"',
+    "emailSentAt": '"text"',
 } | {
     name: f'"{rule}"'
     for rule, names in {
@@ -402,6 +403,31 @@ def test_the_draft_goes_by_the_names_and_says_why():
     assert found.pop("salary") == {"rule": "noise", "percent": 10}
     assert {name: f'"{rule}"' for name, rule in found.items()} == PROPOSED
     assert 'api_key = "null"  # a secret' in text
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        (column("q7"), 'q7 = "text"  # text of which nothing is known'),
+        (column("q7", "jsonb"), 'q7 = "text"  # a document of which nothing is known'),
+        (column("q7", "varchar", limit=200), 'q7 = "text"  # text of which nothing is known'),
+        (
+            column("q7", "varchar", limit=3),
+            'q7 = "keep"  # text of which nothing is known, but no rule fits varchar: look at it',
+        ),
+        (column("q7", "int4"), 'q7 = "keep"\n'),
+        (column("q7", "bool"), 'q7 = "keep"\n'),
+    ],
+)
+def test_text_of_which_nothing_is_known_is_masked(found: Column, line: str):
+    assert line in masking.draft([table("t", found)])
+
+
+def test_keys_of_which_nothing_is_known_are_kept_together():
+    countries = table("countries", column("code"))
+    people = table("people", column("land"), foreign_keys=(key("land", "countries", "code"),))
+    text = masking.draft([people, countries])
+    assert 'land = "keep"  # joined with countries.code: look at it' in text
 
 
 def test_what_has_no_rule_that_fits_is_kept_and_said():

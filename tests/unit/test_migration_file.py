@@ -311,3 +311,14 @@ def test_the_template_needs_only_its_sql(line, phase):
 )
 def test_a_description_becomes_a_file_name(description, expected):
     assert migration.slug(description) == expected
+
+
+def test_a_folder_that_kubernetes_mounted_is_read(tmp_path: Path):
+    """A ConfigMap's files are links to ..data, which is a link to the folder of one version."""
+    version = tmp_path / "..2026_01_02_03_04_05.678"
+    version.mkdir()
+    (version / "011_scores.sql").write_text(f"{HEADER}{FORWARD}\n{NOTES}", encoding="utf-8")
+    (tmp_path / "..data").symlink_to(version.name)
+    (tmp_path / "011_scores.sql").symlink_to("..data/011_scores.sql")
+    (found,) = migration.read_folder(tmp_path)
+    assert (found.file, migration.parse(found).title) == ("011_scores.sql", "Deal scores")

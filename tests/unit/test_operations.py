@@ -127,7 +127,7 @@ def test_the_workers_take_the_runs_of_our_pool_under_names_of_their_own() -> Non
 
 @pytest.mark.parametrize("file", ENV_FILES, ids=lambda path: path.name)
 def test_an_env_file_names_settings_that_exist_and_no_secret(file: Path) -> None:
-    given = settings.read_env_file(file)
+    given = settings.env_values(file)
     known = _get_valid_setting_names(Settings)
     unknown = [
         name
@@ -142,7 +142,7 @@ def test_an_env_file_names_settings_that_exist_and_no_secret(file: Path) -> None
 
 
 def test_server_and_clients_are_given_the_auth_string() -> None:
-    servers, workers = (settings.read_env_file(FOLDER / f"{n}.env.example") for n in SIDES)
+    servers, workers = (settings.env_values(FOLDER / f"{n}.env.example") for n in SIDES)
     assert "PREFECT_SERVER_API_AUTH_STRING" in servers
     assert "PREFECT_API_AUTH_STRING" in workers
     assert servers["PREFECT_API_URL"] == workers["PREFECT_API_URL"]

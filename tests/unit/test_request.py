@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from airlock.request import DeployRequest
+from airlock.errors import Refused
+from airlock.request import DeployRequest, checked
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,23 @@ from airlock.request import DeployRequest
 def test_a_request_outside_its_bounds_is_not_one(given):
     with pytest.raises(ValidationError):
         DeployRequest(**given)
+
+
+@pytest.mark.parametrize(
+    "release",
+    [
+        *("\0", "v1\0", "-x", "--upload-pack=sh", "a b", "v1\n"),
+        *("\x1b[2J", "v\u202e1", "v\u2028", "v\x9b1"),
+    ],
+)
+def test_a_release_that_no_commit_is_called_is_refused_in_our_words(release):
+    with pytest.raises(Refused, match=r"^release: .* is no commit, tag or branch: .*started\.$"):
+        checked(DeployRequest, target="prod", release=release)
+
+
+@pytest.mark.parametrize("release", ["v2", "feature/größe", "HEAD~1^2", "main@{1}", "0f3c9a"])
+def test_a_release_is_any_name_that_git_knows(release):
+    assert checked(DeployRequest, target="prod", release=release).release == release
 
 
 def test_a_request_comes_back_from_the_ledger_as_it_was():

@@ -165,6 +165,11 @@ def test_a_missing_variable_names_the_env_file_that_was_read_too(write):
         ("  PROD_URL = 'a' ", "a"),
         ("# PROD_URL=b\nPROD_URL=a", "a"),
         ("PROD_URL='a\"", "'a\""),
+        ("PROD_URL=a\r", "a"),
+        # None of them ends a line, and none is blank.
+        ("PROD_URL=a\u2028b\x85", "a\u2028b\x85"),
+        ("PROD_URL=a\x0bb\x0cc\x1dd", "a\x0bb\x0cc\x1dd"),
+        ("PROD_URL=a\u2029OTHER=b\u00a0", "a\u2029OTHER=b\u00a0"),
     ],
 )
 def test_the_env_file_gives_what_the_environment_does_not(write, monkeypatch, line, value):
@@ -184,6 +189,12 @@ def test_an_env_file_that_cannot_be_read_is_refused_and_shows_nothing_of_it(writ
     with pytest.raises(Refused, match=r"The env file .*prod\.env") as caught:
         _ = settings.load(path).target("prod").database_url
     assert SECRET not in repr(chain(caught.value))
+
+
+def test_what_nests_too_deeply_is_refused(write):
+    for text in (f"x = {'[' * 5000}{']' * 5000}", f"x = {'{a=' * 5000}1{'}' * 5000}"):
+        with pytest.raises(Refused, match="too deeply to be read"):
+            settings.load(write(text))
 
 
 def test_no_secret_is_in_a_target(write, monkeypatch):
