@@ -93,7 +93,9 @@ def check(run: FlowRun, fixed: Mapping[str, Any]) -> None:
 
 def _carry_out(flow: Flow[..., Any], run: FlowRun) -> None:
     logger = flow_run_logger(flow_run=run)
-    _drive_run_flow_result(flow, run_flow(flow, flow_run=run, error_logger=logger))
+    # For its state: a result would be loaded from where the server says, and unpickled.
+    ended = run_flow(flow, flow_run=run, return_type="state", error_logger=logger)
+    _drive_run_flow_result(flow, ended)
 
 
 if __name__ == "__main__":

@@ -102,11 +102,12 @@ class Worker(ProcessWorker):
         await BaseWorker.__aexit__(self, *error)
 
 
-def work(worker: Worker) -> None:
+async def work(worker: Worker) -> None:
     """Take runs until a signal. A second one does not wait for those that run."""
+    # Within the loop, whose own handler they pass the signal on to.
     setup_signal_handlers_worker(os.getpid(), "the worker", print)
     with suppress(asyncio.CancelledError):
-        asyncio.run(worker.start())
+        await worker.start()
 
 
 def main() -> None:
@@ -114,8 +115,10 @@ def main() -> None:
     parser.add_argument(
         "--name", default=socket.gethostname(), help="shown in the UI; by default the host's"
     )
-    name = parser.parse_args().name
-    work(Worker(work_pool_name=WORK_POOL, name=name, create_pool_if_not_found=False))
+    parser.add_argument("--pool", default=WORK_POOL, help="%(default)s by default")
+    given = parser.parse_args()
+    worker = Worker(work_pool_name=given.pool, name=given.name, create_pool_if_not_found=False)
+    asyncio.run(work(worker))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import TYPE_CHECKING, Any, Self
 
@@ -29,4 +30,5 @@ class Worker(worker.Worker):
 
 if __name__ == "__main__":
     pool = sys.argv[1]
-    worker.work(Worker(work_pool_name=pool, name=pool, create_pool_if_not_found=False))
+    ours = Worker(work_pool_name=pool, name=pool, create_pool_if_not_found=False)
+    asyncio.run(worker.work(ours))

@@ -189,7 +189,7 @@ def test_a_good_end_ends_the_incidents_that_are_its_to_end(state, before, ends):
     assert routing.ended(state, before) == ends
 
 
-@pytest.mark.parametrize("state", routing.FAILURES)
+@pytest.mark.parametrize("state", sorted(routing.FAILURES))
 def test_what_a_person_ended_pages_nobody_unless_it_needs_a_person(state):
     is_loud = state in {"stranded", "cut_off"}
     alert = make(state=state, cancelled=True)
