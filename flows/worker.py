@@ -110,13 +110,17 @@ async def work(worker: Worker) -> None:
         await worker.start()
 
 
+def parser() -> argparse.ArgumentParser:
+    """Its options, each with its default."""
+    made = argparse.ArgumentParser(prog="python -m flows.worker", description=__doc__)
+    name = socket.gethostname()
+    made.add_argument("--name", default=name, help="shown in the UI; by default the host's")
+    made.add_argument("--pool", default=WORK_POOL, help="%(default)s by default")
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m flows.worker", description=__doc__)
-    parser.add_argument(
-        "--name", default=socket.gethostname(), help="shown in the UI; by default the host's"
-    )
-    parser.add_argument("--pool", default=WORK_POOL, help="%(default)s by default")
-    given = parser.parse_args()
+    given = parser().parse_args()
     worker = Worker(work_pool_name=given.pool, name=given.name, create_pool_if_not_found=False)
     asyncio.run(work(worker))
 

@@ -498,7 +498,7 @@ async def test_an_installation_on_postgresql_is_published_and_its_schedules_star
     scheduled: Project, person: None, prefects_database: str
 ) -> None:
     # Its commands are told the auth string, since no file here keeps that of such a server.
-    told = {**scheduled.environment, auth.VARIABLE: project.auth_string}
+    told = {**scheduled.environment, auth.VARIABLE: scheduled.auth_string}
     project, port = replace(scheduled, environment=told), server.free_port()
     api_url = command.api_url(command.LOOPBACK, port)
     servers, workers = (

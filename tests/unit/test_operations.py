@@ -20,6 +20,7 @@ from prefect.settings.models.root import Settings
 
 from airlock import settings
 from airlock.__main__ import app as airlock_cli
+from flows import worker
 from flows.runtime import server
 from flows.runtime.command import WORK_POOL, WORKER
 
@@ -78,6 +79,8 @@ def test_what_is_started_exists_with_these_options(command: list[str]) -> None:
         assert arguments[0] in {each.callback.__name__ for each in airlock_cli.registered_commands}
     elif module == "flows.runtime.server":
         assert server.parser().parse_args(arguments).no_services
+    elif module == "flows.worker":
+        assert worker.parser().parse_args(arguments).pool == WORK_POOL
     else:
         assert (module, arguments) == ("flows.publish", [])
 
@@ -118,9 +121,8 @@ def test_a_unit_takes_what_is_secret_from_a_file_that_only_root_reads(unit: Path
 
 
 def test_the_workers_take_the_runs_of_our_pool_under_names_of_their_own() -> None:
-    (worker,) = (unit for unit in UNITS if "@" in unit.name)
-    (command,) = (shlex.split(line) for line in values(worker, "ExecStart"))
-    assert command[command.index("--pool") + 1] == WORK_POOL
+    (unit,) = (unit for unit in UNITS if "@" in unit.name)
+    (command,) = (shlex.split(line) for line in values(unit, "ExecStart"))
     assert command[command.index("--name") + 1].endswith("%i")
     assert command[command.index("--name") + 1] != WORKER
 
