@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import pwd
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -54,21 +55,23 @@ def walked(roots):
                 if os.path.isfile(path):
                     yield path, read
 
-def connected(family, address):
+def answered(family, address, said):
     with socket.socket(family, socket.SOCK_STREAM) as peer:
-        peer.settimeout(5)
-        peer.connect(chr(0) + address[1:] if family == socket.AF_UNIX and address[0] == '@'
-                     else address if family == socket.AF_UNIX else tuple(address))
-    return 'connect'
+        peer.settimeout(3)
+        peer.connect(address if family == socket.AF_UNIX else tuple(address))
+        try:
+            peer.sendall(bytes.fromhex(said))
+            return peer.recv(4096).hex()
+        except OSError:
+            return ''
 
 for line in sys.stdin:
     asked = json.loads(line)
     got = [[how, path] for path, work in walked(asked.get('walk', []))
            if (how := as_nobody(work, path))]
-    got += [['connect', address] for family, address in asked.get('connect', [])
-            if as_nobody(connected, family, address)]
     tried = sum(1 for _ in walked(asked.get('walk', [])))
-    print(json.dumps({'got': got, 'tried': tried}), flush=True)
+    answers = [as_nobody(answered, *each) for each in asked.get('say', [])]
+    print(json.dumps({'got': got, 'tried': tried, 'answers': answers}), flush=True)
 """
 
 
@@ -89,8 +92,11 @@ class Nobody:
         said = await self.ask(walk=[str(root) for root in roots])
         return [f"{how} {path}" for how, path in said["got"]], said["tried"]
 
-    async def connects(self, family: int, address: str | list[Any]) -> bool:
-        return bool((await self.ask(connect=[[family, address]]))["got"])
+    async def answer(self, address: str | tuple[str, int], said: bytes) -> bytes | None:
+        """What a listener answers to nobody; None where nobody cannot connect."""
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        (answer,) = (await self.ask(say=[[family, address, said.hex()]]))["answers"]
+        return None if answer is None else bytes.fromhex(answer)
 
 
 @asynccontextmanager
