@@ -26,7 +26,7 @@ from airlock.plan import AppliedMigration, Plan
 from airlock.postgres import Conn, quote_ident
 from airlock.replacement import Replacement
 from airlock.request import DeployRequest, RefreshRequest
-from airlock.service import Restart, log
+from airlock.service import Instance, Restart, log
 from airlock.settings import Target
 from airlock.timeline import UNDOES, StepTime
 
@@ -466,6 +466,17 @@ async def recent(conn: Conn, *, limit: int = 1) -> tuple[Deploy, ...]:
         return ()
     rows = await conn.fetch(f"{_DEPLOYS} ORDER BY id DESC LIMIT $1", limit)
     return tuple(_deploy(row) for row in rows)
+
+
+async def starter(conn: Conn, instance: Instance, *, before: int) -> Deploy | None:
+    """The deploy that started an instance with its new release; None where none before that did."""
+    identity = ("pid", "create_time", "boot_id")
+    row = await conn.fetchrow(
+        f"{_DEPLOYS} WHERE id < $1 AND restart->'new' @> $2::jsonb ORDER BY id DESC LIMIT 1",
+        before,
+        json.dumps(dict(zip(identity, instance.identity, strict=True))),
+    )
+    return _deploy(row) if row else None
 
 
 async def outcomes(conn: Conn, target: str, *, since: datetime) -> tuple[Outcome, ...]:

@@ -46,6 +46,7 @@ class Alert:
         person asked for, "cut_off" one that nobody works on any more.
     resolves: an earlier alert of the target was open, and this outcome ends it.
     detect_s, restore_s: from going live to the failure, from there to everything being back.
+    code: the release in words, with what is not committed of it.
     ref: commit of the release, for those who know it by that.
     """
 
@@ -70,6 +71,7 @@ class Alert:
     restore_s: float | None = None
     run_url: str | None = None
     ref: str | None = None
+    code: str = ""
 
     @property
     def title(self) -> str:
@@ -91,6 +93,7 @@ class Alert:
             ("Error", self.error),
             ("Evidence", "\n".join(self.evidence)),
             ("Started by", " – ".join(part for part in (self.requester, self.reason) if part)),
+            ("Code", self.code),
             ("Approval", self.approval),
             ("Time", self._times),
             ("Rows kept", f"{self.kept_rows:,} in airlock.kept" if self.kept_rows else ""),

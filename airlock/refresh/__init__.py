@@ -25,7 +25,6 @@ from airlock import (
     postgres,
     preview,
     record,
-    release,
     settings,
     snapshot,
 )
@@ -97,19 +96,20 @@ async def _begin(conn: Conn, request: RefreshRequest, here: Database, source: st
         migrations=(),
         schema_before=await ledger.save_catalogue(conn, await read_catalogue(conn)),
     )
+    running = chosen = None
+    if target.service is not None:
+        running = await deploy.running_instance(conn, target)
+        chosen = await deploy.kept_release(conn, target)
     # What an undo needs stands there before anything is made.
     async with conn.transaction():
         lease = await ledger.begin(conn, request, planned)
         names = Replacement.of(lease.deploy, source=source, database=here.name, oid=here.oid)
         await ledger.note(conn, lease, refresh=record.dump(names))
         await ledger.event(conn, lease, "plan_refresh", "done", f"masked copy of {source}")
-    if target.service is not None:
-        running = await deploy.running_instance(conn, target)
-        chosen = release.of(target, running) if running else await release.check_out(target, None)
         await ledger.note(
             conn,
             lease,
-            release=record.dump(chosen),
+            release=record.dump(chosen) if chosen else None,
             previous=record.dump(running) if running else None,
         )
     return lease

@@ -226,10 +226,19 @@ RESTART_FAILED = (("restart_service", "intent"), ("restart_service", "failed"))
             "✗ {} – the new one did not come up",
         ),
         (
-            {"release": record.dump(Release(ref="v2", commit="c", directory=Path("x")))},
+            {
+                "release": record.dump(Release(ref="v2", commit="c", directory=Path("x"))),
+                "request": '{"target": "prod", "release": "v2"}',
+            },
             VERIFIED,
             "Code updated to use new schema",
             "☐ {} – not checked: release v2 came with the migrations",
+        ),
+        (
+            {"release": record.dump(Release(ref="v1", commit="c", directory=Path("x")))},
+            VERIFIED,
+            "Code updated to use new schema",
+            "☐ {} – not checked",
         ),
         (
             {"release": record.dump(Release(ref=None, commit=None, directory=Path("x")))},
