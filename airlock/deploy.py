@@ -74,8 +74,11 @@ class Rollback:
 # ---------------------------------------------------------------- plan
 
 
-async def open_deploy(request: DeployRequest) -> Lease | None:
-    """Plan the request and open it in the ledger; None when there is nothing to do."""
+async def open_deploy(request: DeployRequest, *, flow_run: str | None = None) -> Lease | None:
+    """Plan the request and open it in the ledger; None when there is nothing to do.
+
+    flow_run: the run of Prefect that asks for it.
+    """
     target = settings.target(request.target)
     if target.service is None and request.release:
         raise Refused(
@@ -96,7 +99,7 @@ async def open_deploy(request: DeployRequest) -> Lease | None:
             await ledger.ensure(conn)
             if schema.catalogue is not None:
                 await ledger.save_catalogue(conn, schema.catalogue)
-            lease = await ledger.begin(conn, request, planned)
+            lease = await ledger.begin(conn, request, planned, flow_run=flow_run)
             drift = f"; drift left out on request:\n{schema.drift}" if schema.drift else ""
             await ledger.event(conn, lease, "plan_migrations", "done", planned.versions + drift)
     log.info("Opened deploy %d of %s: %s", lease.deploy, target.name, planned.versions)
