@@ -26,7 +26,7 @@ import httpx
 from airlock import holder, ledger, settings
 from airlock.errors import AirlockError, Refused
 from flows.runtime import Runtime, client, prefect_runtime, published_api_url
-from flows.runtime.command import AUTH_VARIABLE, auth_string
+from flows.runtime.command import AUTH_VARIABLE, auth_string, check_ui_url
 
 EXIT = {
     "Deployed": 0,
@@ -146,6 +146,7 @@ async def _server(*, start: bool = True) -> AsyncIterator[None]:
 
     start: make one where none runs.
     """
+    check_ui_url()
     if api_url := os.environ.get("PREFECT_API_URL"):
         if secret := auth_string():
             os.environ.setdefault("PREFECT_API_AUTH_STRING", secret)

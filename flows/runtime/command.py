@@ -7,6 +7,7 @@ import ipaddress
 import os
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from airlock.errors import Refused
 
@@ -53,6 +54,28 @@ def check_host(host: str) -> None:
             f"On {host} everybody who reaches this machine could start a deploy. Set "
             f"{AUTH_VARIABLE} to a name and a password (name:password), or leave --host out."
         )
+
+
+def check_ui_url() -> None:
+    """Raises Refused for a PREFECT_UI_URL that no link in alerts and reports can begin with."""
+    given = os.environ.get("PREFECT_UI_URL", "")
+    if given and not _begins_links(given):
+        # Not repeated: it may hold a password.
+        raise Refused(
+            "PREFECT_UI_URL is not the address of a web page without user, query and fragment. "
+            "Set it to the one that people type into their browsers, such as "
+            "https://prefect.example.org, or unset it."
+        )
+
+
+def _begins_links(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # read when asked for
+    except ValueError:
+        return False
+    has_more = "@" in parts.netloc or parts.query or parts.fragment or address.split() != [address]
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not has_more
 
 
 def api_url(host: str, port: int) -> str:
