@@ -589,7 +589,8 @@ async def restart_service(lease: Lease) -> Restart | None:
         if row.kind == "deploy" and row.restart is None and not chosen.can_go_back:
             # A working tree may have changed while a person was asked.
             stays = (await _request(conn, lease)).release is None
-            since = running.started_at if running and stays else None
+            served = running or await _last_started(conn)
+            since = served.started_at if served and stays else None
             chosen = await release.working_tree(chosen.directory, since=since)
             await ledger.note(conn, lease, release=record.dump(chosen))
         done = await service.restart(

@@ -22,7 +22,7 @@ from airlock.plan import AppliedMigration
 from airlock.rehearsal import Rehearsal
 from airlock.release import Release
 from airlock.request import DeployRequest
-from airlock.service import Restart
+from airlock.service import Instance, Restart
 from airlock.snapshot import Snapshot
 from airlock.timeline import Moment, StepTime, duration
 
@@ -355,8 +355,13 @@ def _approval(row: Deploy) -> tuple[str, str]:
 def _release_sentence(report: DeployReport) -> str:
     if report.release is None:
         return ""
-    stays = report.deploy.kind == "deploy" and _named(report) is None
-    return report.release.sentence + ("; no release was named, so it stays" if stays else "")
+    row, said = report.deploy, [report.release.sentence]
+    if row.kind == "deploy" and _named(report) is None:
+        said.append("no release was named, so it stays")
+    before = record.load(Instance, row.previous) if row.previous else None
+    if not report.release.can_go_back and before and before.directory == report.release.directory:
+        said.append("its code cannot go back")
+    return "; ".join(said)
 
 
 def _named(report: DeployReport) -> str | None:

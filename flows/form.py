@@ -48,8 +48,7 @@ ReleaseRef = Annotated[
     shown(
         "Release",
         "Commit, tag or branch of the service to run afterwards. If empty, the release that runs "
-        "stays. working-tree: the files that are in the service's own folder, committed or not; "
-        "that code cannot go back.",
+        "stays. working-tree: the files that are in the service's own folder, committed or not.",
     ),
 ]
 DeployNumber = Annotated[

@@ -127,7 +127,7 @@ class Release:
         if self.changed:
             since = "changed since the instance that serves was started"
             said.append(f"{since}: {', '.join(self.changed)}")
-        return "; ".join([*said, "its code cannot go back"])
+        return "; ".join(said)
 
     @property
     def can_go_back(self) -> bool:

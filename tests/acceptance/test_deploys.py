@@ -16,6 +16,7 @@ from airlock import deploy as steps
 from airlock import ledger, service
 from airlock.client import read as felt_by_clients
 from airlock.postgres import connect
+from airlock.report import markdown
 from airlock.request import DeployRequest
 from flows.runtime import client
 from tests.stage import CONTRACT, DROP_INDEX, RELEASES
@@ -172,13 +173,31 @@ async def test_a_dirty_working_tree_goes_live_only_by_name_and_is_named_everywhe
     assert state.name == "RolledBack", state.message
     assert (await stage.health())["release"] == "v1"
     tree = f"the working tree {folder}, at commit "
-    named = "uncommitted: M routes.py, ?? notes.txt; its code cannot go back"
+    named = "uncommitted: M routes.py, ?? notes.txt"
     begun, ended = stage.webhook.bodies
     report = await newest_report()
     for told in (begun["text"], ended["text"], report):
         assert tree in told
         assert named in told
     assert "| Old release | v1, in " in report
+
+
+async def test_the_report_names_the_working_tree_that_was_started_not_the_one_that_was_rehearsed(
+    stage,
+):
+    lease = await steps.open_deploy(DeployRequest(target="prod", release="working-tree"))
+    assert lease is not None
+    assert (await steps.prepare_release(lease)).dirty is False
+    for step in (steps.take_snapshot, steps.rehearse, steps.ask, steps.apply_plan):
+        await step(lease)
+    await steps.verify_schema(lease)
+    (stage.root / "service" / "later.txt").touch()
+    await steps.restart_service(lease)
+    report = markdown(await steps.read_report(stage.target, lease.deploy))
+    assert "uncommitted: ?? later.txt" in report
+    assert "its code cannot go back" not in report, "it goes back to v1"
+    await steps.roll_back(lease, "enough was seen")
+    assert (await stage.health())["release"] == "v1"
 
 
 async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(

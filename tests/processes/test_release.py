@@ -94,7 +94,7 @@ async def test_the_working_tree_is_used_as_it_is_with_what_is_not_committed_name
     own = await release.check_out(stage.target, WORKING_TREE)
     assert own.directory == repository / "app"
     assert (own.can_go_back, own.dirty) == (False, False)
-    assert own.sentence.endswith(f", at commit {own.name}; its code cannot go back")
+    assert own.sentence.endswith(f", at commit {own.name}")
     (repository / "app" / "VERSION").write_text("edited\n")
     (repository / "app" / "notes.txt").touch()
     (repository / "app" / "__pycache__").mkdir(exist_ok=True)

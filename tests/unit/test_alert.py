@@ -378,7 +378,7 @@ def test_uncommitted_code_is_named_and_is_no_deployment_of_its_commit():
         compose.approval_wanted(TARGET, row, "because"),
     ):
         assert found.ref is None
-        assert "Code: the working tree x, at commit cccccccccccc; uncommitted: M a.py; " in (
+        assert "Code: the working tree x, at commit cccccccccccc; uncommitted: M a.py\n" in (
             "\n".join(found.lines)
         )
 

@@ -374,6 +374,24 @@ def test_what_was_not_verified_is_not_ticked():
     assert found["Tables/columns exist as expected"] is False
 
 
+@pytest.mark.parametrize(("before", "cannot"), [("x", True), ("y", False)])
+def test_code_cannot_go_back_where_the_same_working_tree_served_before(before, cannot):
+    tree = Release(ref=None, commit="c", directory=Path("x"), changed=("a.py",))
+    instance = Instance(
+        pid=1,
+        create_time=1,
+        boot_id="b",
+        token=None,
+        release="v1",
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+        directory=Path(before),
+    )
+    row = deploy(release=record.dump(tree), previous=record.dump(instance))
+    found = report.markdown(make(row))
+    assert "started: a.py; no release was named, so it stays" in found
+    assert ("its code cannot go back" in found) is cannot
+
+
 @pytest.mark.parametrize(
     ("comments", "ok"),
     [({"table": "x", "column": "y"}, True), ({"table": "x"}, False), ({}, False)],
