@@ -570,7 +570,11 @@ def deploy(
     target: TargetName,
     up_to: Annotated[int | None, typer.Option(help="The last migration to apply.")] = None,
     release: Annotated[
-        str | None, typer.Option(help="Commit or tag of the service to run afterwards.")
+        str | None,
+        typer.Option(
+            help="Commit, tag or branch of the service to run afterwards, or working-tree; the one "
+            "that runs stays by default."
+        ),
     ] = None,
     reason: Reason = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Stop after the rehearsal.")] = False,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from airlock import record
 from airlock.catalogue import SchemaDiff
 from airlock.effects import Effect
 from airlock.errors import Refused
@@ -15,6 +16,7 @@ from airlock.markdown import fenced, plain
 from airlock.migration import Migration
 from airlock.rehearsal import Rehearsal
 from airlock.request import DeployRequest, Gate
+from airlock.service import Release
 from airlock.settings import Target
 from airlock.snapshot import Snapshot
 
@@ -181,8 +183,10 @@ def question(
     age_min = (asked.asked_at - snapshot.created_at).total_seconds() / 60
     forward_s = sum(each.seconds for each in rehearsal.migrations)
     back_s = sum(each.reverse_seconds for each in rehearsal.migrations)
+    release = record.load(Release, row.release) if row.release else None
     facts = [
         *map(_said, row.planned.migrations),
+        *([f"Code: {release.sentence}"] if release else []),
         f"On the clone: {forward_s:.2f} s forwards, {back_s:.2f} s back",
         f"Way back, rehearsed: {rehearsal.rollback_sentence}",
         f"Snapshot: {snapshot.id}, {age_min:.0f} min old, proved by the rehearsal",

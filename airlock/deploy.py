@@ -45,7 +45,7 @@ from airlock.plan import Plan
 from airlock.postgres import Conn
 from airlock.rehearsal import Rehearsal, RehearsedMigration, new_problems
 from airlock.release import Release
-from airlock.request import DeployRequest
+from airlock.request import WORKING_TREE, DeployRequest
 from airlock.rollback import Undone
 from airlock.service import Instance, Restart
 from airlock.service import log as service_log
@@ -74,8 +74,11 @@ class Rollback:
 # ---------------------------------------------------------------- plan
 
 
-async def open_deploy(request: DeployRequest) -> Lease | None:
-    """Plan the request and open it in the ledger; None when there is nothing to do."""
+async def open_deploy(request: DeployRequest, *, flow_run: str | None = None) -> Lease | None:
+    """Plan the request and open it in the ledger; None when there is nothing to do.
+
+    flow_run: the run of Prefect that asks for it.
+    """
     target = settings.target(request.target)
     if target.service is None and request.release:
         raise Refused(
@@ -96,7 +99,7 @@ async def open_deploy(request: DeployRequest) -> Lease | None:
             await ledger.ensure(conn)
             if schema.catalogue is not None:
                 await ledger.save_catalogue(conn, schema.catalogue)
-            lease = await ledger.begin(conn, request, planned)
+            lease = await ledger.begin(conn, request, planned, flow_run=flow_run)
             drift = f"; drift left out on request:\n{schema.drift}" if schema.drift else ""
             await ledger.event(conn, lease, "plan_migrations", "done", planned.versions + drift)
     log.info("Opened deploy %d of %s: %s", lease.deploy, target.name, planned.versions)
@@ -127,29 +130,26 @@ async def prepare_release(lease: Lease) -> Release | None:
         row = await ledger.deploy(conn, lease.deploy)
         if row.release is not None and row.state not in ("planned", "snapshotted"):
             return record.load(Release, row.release)  # a tag may have moved since
-        request = await _request(conn, lease)
-        chosen = await _release_that_stays(conn, target, row) if request.release is None else None
-        if chosen is None:
-            chosen = await release.check_out(target, request.release)
+        wanted = (await _request(conn, lease)).release
+        chosen = await (release.check_out(target, wanted) if wanted else kept_release(conn, target))
         await ledger.note(conn, lease, release=record.dump(chosen))
     return chosen
 
 
-async def _release_that_stays(conn: Conn, target: Target, row: Deploy) -> Release | None:
-    """For a contract by itself, the release that was deployed before and serves now.
+async def kept_release(conn: Conn, target: Target) -> Release:
+    """The code that serves now, or served last: what runs afterwards where no release is named.
 
-    None where there is none: the service's own folder may have changed since it was started.
+    Raises Refused where neither is known.
     """
-    if not row.planned.migrations or row.planned.of_phase("expand"):
-        return None
-    running = await running_instance(conn, target)
-    if running is None:
-        return None
-    for each in await ledger.recent(conn, limit=20):
-        known = record.load(Release, each.release) if each.release else None
-        if known and known.can_go_back and known.directory == running.directory:
-            return known
-    return None
+    served = await running_instance(conn, target) or await _last_started(conn)
+    if served is None:
+        raise Refused(
+            f"The service of {target.name} does not run, and no deploy has started it yet, so it "
+            f"is not known what is to run. Start it, or name its code: airlock deploy "
+            f"{target.name} --release REF, or --release {WORKING_TREE} for the files that are in "
+            f"{service.configured(target).directory}"
+        )
+    return await release.again(target, served)
 
 
 async def take_snapshot(lease: Lease) -> Snapshot:
@@ -586,6 +586,13 @@ async def restart_service(lease: Lease) -> Restart | None:
         if row.previous is None and running is not None:
             # What an undo starts again, written before it is ended.
             await ledger.note(conn, lease, previous=record.dump(running))
+        if row.kind == "deploy" and row.restart is None and not chosen.can_go_back:
+            # A working tree may have changed while a person was asked.
+            stays = (await _request(conn, lease)).release is None
+            served = running or await _last_started(conn)
+            since = served.started_at if served and stays else None
+            chosen = await release.working_tree(chosen.directory, since=since)
+            await ledger.note(conn, lease, release=record.dump(chosen))
         done = await service.restart(
             target, chosen, old=running, token=f"deploy-{lease.deploy}-forward"
         )
@@ -595,10 +602,12 @@ async def restart_service(lease: Lease) -> Restart | None:
 
 async def running_instance(conn: Conn, target: Target) -> Instance | None:
     """The instance that serves now: the one the ledger started last, or one started by hand."""
-    for row in await ledger.recent(conn, limit=20):
-        if (done := row.last_restart) is not None:
-            return await service.find(target, done.new)
-    return await service.find(target, None)
+    return await service.find(target, await _last_started(conn))
+
+
+async def _last_started(conn: Conn) -> Instance | None:
+    restarts = (row.last_restart for row in await ledger.recent(conn, limit=20))
+    return next((done.new for done in restarts if done is not None), None)
 
 
 async def check_health(lease: Lease) -> HealthVerdict | None:
@@ -869,6 +878,7 @@ async def read_report(target: Target, number: int) -> report.DeployReport:
         row = await ledger.deploy(conn, number)
         return report.DeployReport(
             deploy=row,
+            went=await _went(conn, row),
             events=await ledger.events(conn, number),
             migrations=await ledger.migrations_of(conn, number),
             schema_before=await _catalogue(conn, row.schema_before),
@@ -878,6 +888,17 @@ async def read_report(target: Target, number: int) -> report.DeployReport:
             ),
             felt=await client.read(conn, number),
         )
+
+
+async def _went(conn: Conn, row: Deploy) -> str:
+    """Which code served before a deploy, as it was when it was started."""
+    if row.previous is None:
+        return ""
+    before = record.load(Instance, row.previous)
+    starter = await ledger.starter(conn, before, before=row.id)
+    if starter is not None and starter.release is not None:
+        return record.load(Release, starter.release).sentence
+    return f"{before.release}, in {before.directory}"
 
 
 async def _catalogue(conn: Conn, fingerprint: str | None) -> Catalogue | None:

@@ -26,13 +26,15 @@ from airlock.plan import AppliedMigration, Plan
 from airlock.postgres import Conn, quote_ident
 from airlock.replacement import Replacement
 from airlock.request import DeployRequest, RefreshRequest
-from airlock.service import Restart, log
+from airlock.service import Instance, Restart, log
 from airlock.settings import Target
 from airlock.timeline import UNDOES, StepTime
 
 VERSION = 3
 # Since which there is a delivery for each alert and channel.
 WITH_DELIVERIES = 2
+# Since which a deploy knows its run.
+WITH_RUNS = 2
 # An open deploy without a beat for so long has lost its runner.
 SILENT_S = 30.0
 # The journal's line where a person took a deploy up again in order to undo it.
@@ -41,6 +43,8 @@ REOPENED = "reopen"
 CANCELLED = "cancel"
 # And where its runner had left it open, without an outcome that anybody was told.
 CUT_OFF = "cut_off"
+# And where a run of Prefect opened it.
+OPENED = "opened_by_run"
 # How long an upgrade of the ledger's tables waits for whoever has them.
 UPGRADE_LOCK_MS = 5000
 
@@ -357,8 +361,10 @@ def lost(lease: Lease, fence: int | None) -> LeaseLost:
 # ---------------------------------------------------------------- the deploy row
 
 
-async def begin(conn: Conn, request: DeployRequest | RefreshRequest, plan: Plan) -> Lease:
-    """Open a deploy or a refresh. Raises Refused when another one is open."""
+async def begin(
+    conn: Conn, request: DeployRequest | RefreshRequest, plan: Plan, *, flow_run: str | None = None
+) -> Lease:
+    """Open a deploy or a refresh, for a run of Prefect. Raises Refused when another one is open."""
     try:
         rows = await conn.fetch(
             postgres.query("deploy_begin"),
@@ -370,6 +376,8 @@ async def begin(conn: Conn, request: DeployRequest | RefreshRequest, plan: Plan)
             plan.schema_before,
             holder.name(),
             "refresh" if isinstance(request, RefreshRequest) else "deploy",
+            flow_run,
+            OPENED,
         )
     except asyncpg.UniqueViolationError as error:
         raise Refused(
@@ -468,6 +476,29 @@ async def recent(conn: Conn, *, limit: int = 1) -> tuple[Deploy, ...]:
         return ()
     rows = await conn.fetch(f"{_DEPLOYS} ORDER BY id DESC LIMIT $1", limit)
     return tuple(_deploy(row) for row in rows)
+
+
+async def last_of_run(conn: Conn, flow_run: str) -> int | None:
+    """The newest deploy that a run of Prefect opened or works on; None where there is none."""
+    if await version(conn) < WITH_RUNS:
+        return None
+    return await conn.fetchval(
+        "SELECT max(id) FROM (SELECT id FROM airlock.deploy WHERE flow_run = $1 UNION ALL"
+        " SELECT deploy FROM airlock.event WHERE step = $2 AND detail = $1) AS its (id)",
+        flow_run,
+        OPENED,
+    )
+
+
+async def starter(conn: Conn, instance: Instance, *, before: int) -> Deploy | None:
+    """The deploy that started an instance with its new release; None where none before that did."""
+    identity = ("pid", "create_time", "boot_id")
+    row = await conn.fetchrow(
+        f"{_DEPLOYS} WHERE id < $1 AND restart->'new' @> $2::jsonb ORDER BY id DESC LIMIT 1",
+        before,
+        json.dumps(dict(zip(identity, instance.identity, strict=True))),
+    )
+    return _deploy(row) if row else None
 
 
 async def outcomes(conn: Conn, target: str, *, since: datetime) -> tuple[Outcome, ...]:

@@ -98,6 +98,29 @@ def _of_refresh(*, swapped: bool) -> Remedy:
     return Remedy(way="back", why="the copy does not serve yet")
 
 
+async def check_retry(target: Target, flow_run: str, age_s: float) -> None:
+    """Raises Refused where a run that is started again is older than what was deployed last.
+
+    To be called with the lock of the database held. What the run opened itself, whoever brought it
+    to an end, is no reason.
+    age_s: since its first start, by the clock that knows that.
+    """
+    async with ledger.connection(target) as conn:
+        last = await ledger.last(conn)
+        if last is None:
+            return
+        own = await ledger.last_of_run(conn, flow_run)
+        now = await conn.fetchval("SELECT pg_catalog.clock_timestamp()")
+    opened_before_s = (now - last.created_at).total_seconds()
+    is_older = age_s > opened_before_s if own is None else own < last.id
+    if is_older:
+        raise Refused(
+            f"This run was started again, and {last.kind} {last.id} of {target.name} was opened "
+            f"since its first start: {last.headline}. What it asks for may be outdated. Nothing "
+            "was done. Start a new one instead of a retry."
+        )
+
+
 async def take_up(
     target: Target, wanted: DeployRequest | None = None, *, flow_run: str | None = None
 ) -> Taken | None:

@@ -16,17 +16,18 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from airlock import permissions
 from airlock.errors import Refused, Transient
-from airlock.service import Instance, Release, configured, log, table
+from airlock.request import WORKING_TREE
+from airlock.service import BY_HAND, Instance, Release, configured, delegated, log, table
 from airlock.settings import ServiceSettings, Target
 
-__all__ = ["Release", "check_out", "git_environ", "of", "resolve"]
+__all__ = ["Release", "again", "check_out", "git_environ", "of", "resolve", "working_tree"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,17 +61,17 @@ def trusted(repository: Path) -> list[str]:
     return [part for folder in folders for part in ("-c", f"safe.directory={folder}")]
 
 
-async def check_out(target: Target, ref: str | None, *, keep: Iterable[Path] = ()) -> Release:
+async def check_out(target: Target, ref: str, *, keep: Iterable[Path] = ()) -> Release:
     """The release of that commit, tag or branch, ready to start: checked out, built once, whole.
 
-    ref: None means the service's own folder; nothing is checked out then.
+    ref: ``working-tree`` means the service's own folder; nothing is checked out then.
     keep: folders of earlier releases that must stay, besides running ones.
     Raises Refused when the ref is unknown or the build fails, Transient when another checkout of
     this target takes too long.
     """
     service = configured(target)
-    if ref is None:
-        return await _own_folder(service)
+    if ref == WORKING_TREE:
+        return await working_tree(service.directory)
     repository, subfolder = await _repository(service)
     commit = await resolve(repository, ref)
     async with _locked(target, service.build_timeout_s + _GIT_S):
@@ -82,19 +83,61 @@ async def check_out(target: Target, ref: str | None, *, keep: Iterable[Path] = (
                 "started. Name a commit that has it, or mend service.directory."
             )
         await _build(target, commit, directory)
-        await asyncio.to_thread(_sweep, target, {root, *keep})
+        current = delegated.current_directory(target)
+        await asyncio.to_thread(_sweep, target, {root, current, *keep})
     committed_at = await _committed_at(repository, commit)
     return Release(ref=ref, commit=commit, directory=directory, committed_at=committed_at)
 
 
 def of(target: Target, instance: Instance) -> Release:
     """The code an earlier instance ran, to start it again. Raises Refused when it is gone."""
-    if not instance.directory.is_dir():
-        raise Refused(
-            f"The folder {instance.directory} of release {instance.release} is gone, so "
-            f"{target.name} cannot go back to it. Deploy that release by its commit or tag."
-        )
+    _check_there(target, instance, instance.directory)
     return Release.of(instance)
+
+
+async def again(target: Target, served: Instance) -> Release:
+    """The code that an instance runs, or ran, so that a deploy can leave it as it is.
+
+    Of a working tree only the files of now are there: what changed since it was started is named.
+    Raises Refused where the folder is gone, or nobody knows which it was.
+    """
+    folder = _folder(target, served)
+    _check_there(target, served, folder)
+    if (commit := _commit(target, folder)) is None:
+        return await working_tree(folder, since=served.started_at)
+    return Release(ref=served.ref or commit[:12], commit=commit, directory=folder)
+
+
+def _folder(target: Target, served: Instance) -> Path:
+    """The folder that the code of an instance was started from. Raises Refused if unknown."""
+    service = configured(target)
+    if _commit(target, served.directory) is not None:
+        return served.directory
+    if service.adapter != "process":
+        # Where the process itself is says nothing: a unit or a container has a folder of its own.
+        return delegated.current_directory(target)
+    if served.release == BY_HAND and served.directory.resolve() != service.directory.resolve():
+        raise Refused(
+            f"The service of {target.name} was started by hand in {served.directory}, expected was "
+            f"{service.directory}: which code it runs is not known. Name the code that is to run: "
+            f"airlock deploy {target.name} --release REF, or --release {WORKING_TREE}"
+        )
+    return served.directory
+
+
+def _commit(target: Target, folder: Path) -> str | None:
+    """The commit whose checkout of ours a folder is, or is part of."""
+    home, place = (target.service_dir / "releases").resolve(), folder.resolve()
+    inner = place.relative_to(home).parts if place.is_relative_to(home) else ()
+    return inner[0] if inner else None
+
+
+def _check_there(target: Target, instance: Instance, folder: Path) -> None:
+    if not folder.is_dir():
+        raise Refused(
+            f"The folder {folder} of release {instance.release} is gone, so {target.name} cannot "
+            "run it again. Deploy that release by its commit or tag."
+        )
 
 
 async def resolve(repository: Path, ref: str) -> str:
@@ -142,24 +185,64 @@ async def _git(repository: Path, *arguments: str, index: Path | None = None) -> 
     return output.decode(errors="replace").strip()
 
 
-async def _own_folder(service: ServiceSettings) -> Release:
-    if not service.directory.is_dir():
-        raise Refused(
-            f"The service's folder {service.directory} does not exist. Mend service.directory."
-        )
+async def working_tree(folder: Path, *, since: datetime | None = None) -> Release:
+    """A folder as it is, and what git says of it.
+
+    since: files that changed after it are named as well, committed or not.
+    """
+    if not folder.is_dir():
+        raise Refused(f"The service's folder {folder} does not exist. Fix service.directory.")
     try:
-        commit = await _git(service.directory, "rev-parse", "--verify", "--quiet", "HEAD")
-        changed = await _git(service.directory, "status", "--porcelain", "--", ".")
-        committed_at = None if changed else await _committed_at(service.directory, commit)
+        commit = await _git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
+        status = await _git(folder, "status", "--porcelain", "--untracked-files=all", *_CODE)
+        listed = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+        files = await _git(folder, *listed, *_CODE)
+        committed_at = None if status else await _committed_at(folder, commit)
     except (_GitError, OSError):
-        return Release(ref=None, commit=None, directory=service.directory)
+        changed = await asyncio.to_thread(_changed, folder, _files(folder), since)
+        return Release(ref=None, commit=None, directory=folder, changed=changed)
     return Release(
         ref=None,
         commit=commit,
-        directory=service.directory,
-        dirty=bool(changed),
+        directory=folder,
+        dirty=bool(status),
         committed_at=committed_at,
+        uncommitted=_some(line.strip() for line in status.splitlines()),
+        changed=await asyncio.to_thread(_changed, folder, files.split("\0"), since),
     )
+
+
+# What Python writes by itself when a service is started is no change of its code.
+_CODE = ("--", ".", ":(exclude,glob)**/__pycache__/**")
+_NAMED = 20
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """The files of a folder that git does not know, hidden ones left out."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [each for each in folders if not each.startswith((".", "__pycache__"))]
+        yield from (str((Path(place) / each).relative_to(folder)) for each in names)
+
+
+def _changed(folder: Path, names: Iterable[str], since: datetime | None) -> tuple[str, ...]:
+    """Those of the files that were written, put there or removed after a moment."""
+    if since is None:
+        return ()
+    moment = since.timestamp()
+    return _some(sorted(each for each in names if each and _changed_at(folder / each) > moment))
+
+
+def _changed_at(path: Path) -> float:
+    """By the inode, which no copying tool sets back; of a file that is gone by its folder."""
+    with contextlib.suppress(OSError):
+        return path.lstat().st_ctime
+    return _changed_at(path.parent)
+
+
+def _some(names: Iterable[str]) -> tuple[str, ...]:
+    every = [" ".join(each.split()) for each in names]  # a name may hold a line break
+    left = len(every) - _NAMED
+    return (*every[:_NAMED], *((f"and {left} more",) if left > 0 else ()))
 
 
 async def _committed_at(repository: Path, commit: str) -> datetime | None:

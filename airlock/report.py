@@ -22,7 +22,7 @@ from airlock.plan import AppliedMigration
 from airlock.rehearsal import Rehearsal
 from airlock.release import Release
 from airlock.request import DeployRequest
-from airlock.service import Restart
+from airlock.service import Instance, Restart
 from airlock.snapshot import Snapshot
 from airlock.timeline import Moment, StepTime, duration
 
@@ -32,7 +32,7 @@ _IN_ADDRESSES = ":/?#[]@!$&'()*+,;=%~"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeployReport:
-    """One deploy with all that the ledger knows of it."""
+    """One deploy with all that the ledger knows of it. went: the code that served before."""
 
     deploy: Deploy
     events: tuple[Event, ...]
@@ -41,6 +41,7 @@ class DeployReport:
     schema_expected: Catalogue | None
     kept_rows: int
     felt: Felt | None = None
+    went: str = ""
 
     @property
     def schema_diff(self) -> SchemaDiff | None:
@@ -256,7 +257,8 @@ def _live(report: DeployReport) -> Iterator[tuple[str, str]]:
     row, after = report.deploy, report.deploy.after
     new = "of the new release" if row.kind == "deploy" else "on the copy"
     detect_s, restore_s = compose.times(row, report.events)
-    yield "New release" if row.kind == "deploy" else "Release", _release_sentence(report.release)
+    yield "New release" if row.kind == "deploy" else "Release", _release_sentence(report)
+    yield "Old release", report.went
     yield f"Restart {new}", _restart_sentence(report.restart)
     yield f"Health {new}", _health_sentence(report.health)
     yield "Clients felt", report.felt.sentence if report.felt else ""
@@ -350,12 +352,22 @@ def _approval(row: Deploy) -> tuple[str, str]:
     return "Approval", made.sentence
 
 
-def _release_sentence(release: Release | None) -> str:
-    if release is None:
+def _release_sentence(report: DeployReport) -> str:
+    if report.release is None:
         return ""
-    if release.ref is None:
-        return "the service's own folder; its code cannot go back"
-    return f"{release.ref} ({(release.commit or '')[:12]})"
+    row, said = report.deploy, [report.release.sentence]
+    if row.kind == "deploy" and _named(report) is None:
+        said.append("no release was named, so it stays")
+    before = record.load(Instance, row.previous) if row.previous else None
+    if not report.release.can_go_back and before and before.directory == report.release.directory:
+        said.append("its code cannot go back")
+    return "; ".join(said)
+
+
+def _named(report: DeployReport) -> str | None:
+    """The release that was asked for by name."""
+    row = report.deploy
+    return DeployRequest.model_validate_json(row.request).release if row.kind == "deploy" else None
 
 
 def _failure(report: DeployReport) -> str:
@@ -595,7 +607,7 @@ def _tried_line(report: DeployReport, text: str, which: Which, otherwise: str = 
 
 def _came_with_it(report: DeployReport) -> str:
     """That somebody named a release says nothing about its code."""
-    named = report.release and report.release.ref
+    named = report.release and _named(report)
     return f"release {named} came with the migrations" if named else ""
 
 

@@ -11,6 +11,9 @@ from airlock.errors import Refused
 # Checks that a person may leave out, with a reason that the ledger keeps.
 Gate = Literal["drift", "lock_budget", "smoke", "log_errors", "bake"]
 
+# The release of a request that means the service's own folder as it is.
+WORKING_TREE = "working-tree"
+
 
 def _reference(text: str) -> str:
     # A leading dash would be an option of git's.
@@ -34,7 +37,7 @@ class DeployRequest(BaseModel):
     """One deploy, as the form or the command line states it. Nothing in it is secret.
 
     up_to: the last migration to apply; all that are pending by default.
-    release: commit or tag of the service; its own folder by default.
+    release: commit, tag or branch of the service, or ``working-tree``; what serves by default.
     dry_run: stop after the rehearsal.
     ask: wait for a person's decision even where the target would not.
     lock_timeout_ms: for one lock; the target's budget by default.

@@ -26,6 +26,7 @@ from airlock import holder, ledger, settings
 from airlock.errors import AirlockError, Refused
 from airlock.visible import visible
 from flows.runtime import auth, auth_string_for, prefect_runtime, running
+from flows.runtime.command import check_ui_url
 
 EXIT = {
     "Deployed": 0,
@@ -145,6 +146,7 @@ async def _server(*, start: bool = True) -> AsyncIterator[None]:
 
     start: make one where none runs.
     """
+    check_ui_url()
     if api_url := os.environ.get("PREFECT_API_URL"):
         if secret := auth_string_for(api_url):
             os.environ.setdefault("PREFECT_API_AUTH_STRING", secret)

@@ -18,6 +18,7 @@ from flows.forward import deploy_forwards
 from flows.interrupt import Interrupted, Person, listening
 from flows.naming import close_run
 from flows.recover import finish
+from flows.retry import refuse_if_outdated
 from flows.undo import carry_out, taken_over, undo_deploy
 from tasks.plan_migrations import plan_migrations
 from tasks.send_alert import send_alert
@@ -77,6 +78,7 @@ async def deploy(  # noqa: PLR0913, PLR0917 – the form has as many fields
 
 async def _deploy(request: DeployRequest, door: AsyncExitStack, person: Person) -> State:
     target, lease = request.target, None
+    await refuse_if_outdated(target)
     left = await take_up(target, request, flow_run=str(flow_run.id))
     if left is not None:
         await watch.on()
@@ -90,7 +92,7 @@ async def _deploy(request: DeployRequest, door: AsyncExitStack, person: Person) 
     if lease is None:
         # Not interrupted: what it opened would stay open.
         person.check()
-        lease = await plan_migrations(request)
+        lease = await plan_migrations(request, flow_run=str(flow_run.id))
     if lease is None:
         await send_alert(target, return_state=True)
         return Completed(name="NothingToDo", message=f"{target} is up to date")

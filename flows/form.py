@@ -47,9 +47,8 @@ ReleaseRef = Annotated[
     Reference | None,
     shown(
         "Release",
-        "Commit or tag of the service to run afterwards. If empty, the service is restarted in "
-        "its own folder, and its code cannot go back; before contracts alone, a release that was "
-        "deployed stays.",
+        "Commit, tag or branch of the service to run afterwards. If empty, the release that runs "
+        "stays. working-tree: the files that are in the service's own folder, committed or not.",
     ),
 ]
 DeployNumber = Annotated[

@@ -16,6 +16,7 @@ from flows import form, watch
 from flows.forward import refresh_forwards
 from flows.interrupt import Interrupted, listening
 from flows.recover import finish
+from flows.retry import refuse_if_outdated
 from flows.undo import carry_out, taken_over, undo_refresh
 from tasks.plan_refresh import plan_refresh
 from tasks.take_up import take_up
@@ -51,6 +52,7 @@ async def refresh_staging(
         async with listening() as person, AsyncExitStack() as door:
             # The lock goes with the database that is replaced.
             await door.enter_async_context(lock.hold(settings.target(target), regain=False))
+            await refuse_if_outdated(target)
             left = await take_up(target, flow_run=str(flow_run.id))
             if left is not None:
                 await watch.on()
@@ -58,7 +60,7 @@ async def refresh_staging(
             async with refresh.alone(settings.target(target)):
                 # Not interrupted: what it opened would stay open.
                 person.check()
-                lease = await plan_refresh(request)
+                lease = await plan_refresh(request, flow_run=str(flow_run.id))
                 await watch.on()
                 return await carry_out(
                     lease, person, lambda: refresh_forwards(lease, door), undo_refresh

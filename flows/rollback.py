@@ -13,6 +13,7 @@ from airlock.errors import LeaseLost, Refused, Transient
 from flows import form, watch
 from flows.interrupt import listening
 from flows.naming import close_run, link_run
+from flows.retry import refuse_if_outdated
 from flows.undo import take_back, taken_over, told
 
 State = Any
@@ -42,6 +43,7 @@ async def rollback(
             lock.hold(settings.target(target)),
             refresh.free_to_undo(settings.target(target), number),
         ):
+            await refuse_if_outdated(target)
             lease, last = await steps.reopen(settings.target(target), number)
             if last.is_cut_off:
                 await close_run(last.flow_run, "the deploy is rolled back")

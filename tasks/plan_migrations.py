@@ -20,6 +20,6 @@ from tasks.policy import is_transient
     cache_policy=NO_CACHE,
     task_run_name="plan {request.target}",
 )
-async def plan_migrations(request: DeployRequest) -> Lease | None:
+async def plan_migrations(request: DeployRequest, *, flow_run: str | None = None) -> Lease | None:
     """Plan and open a deploy; None when there is nothing to do. Seconds; safe to repeat."""
-    return await deploy.open_deploy(request)
+    return await deploy.open_deploy(request, flow_run=flow_run)

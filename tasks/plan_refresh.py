@@ -20,6 +20,6 @@ from tasks.policy import is_transient
     cache_policy=NO_CACHE,
     task_run_name="plan_refresh {request.target}",
 )
-async def plan_refresh(request: RefreshRequest) -> Lease:
+async def plan_refresh(request: RefreshRequest, *, flow_run: str | None = None) -> Lease:
     """Open a refresh in the ledger. Seconds; safe to repeat."""
-    return await refresh.open_refresh(request)
+    return await refresh.open_refresh(request, flow_run=flow_run)

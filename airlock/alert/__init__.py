@@ -61,6 +61,7 @@ class Alert:
         which had one for each target.
     resolves: an earlier alert was open, and this outcome ends it. ends: the incidents of those.
     detect_s, restore_s: from going live to the failure, from there to everything being back.
+    code: the release in words, with what is not committed of it.
     ref: commit of the release, for those who know it by that.
     """
 
@@ -88,6 +89,7 @@ class Alert:
     restore_s: float | None = None
     run_url: str | None = None
     ref: str | None = None
+    code: str = ""
 
     def seen_from(self, host: str | None) -> Alert:
         """The alert for readers on that host: a link to this machine leads them nowhere."""
@@ -115,6 +117,7 @@ class Alert:
             ("Error", self.error),
             ("Evidence", "\n".join(self.evidence)),
             ("Started by", " – ".join(part for part in (self.requester, self.reason) if part)),
+            ("Code", self.code),
             ("Approval", self.approval),
             ("Time", self._times),
             ("Rows kept", f"{self.kept_rows:,} in airlock.kept" if self.kept_rows else ""),

@@ -79,6 +79,7 @@ def compose(target: Target, row: Deploy, facts: Facts) -> Alert:
         restore_s=restore_s,
         run_url=row.run_url,
         ref=release.commit if release and not release.dirty else None,
+        code=release.sentence if release else "",
     )
     return scrubbed(target, alert)
 
@@ -125,6 +126,7 @@ def approval_wanted(target: Target, row: Deploy, approval: str) -> Alert:
     approval: why somebody is asked, in words.
     """
     versions = row.planned.versions
+    release = record.load(Release, row.release) if row.release else None
     alert = Alert(
         headline=row.headline,
         target=row.target,
@@ -135,6 +137,7 @@ def approval_wanted(target: Target, row: Deploy, approval: str) -> Alert:
         requester=row.requester,
         reason=row.reason,
         approval=approval,
+        code=release.sentence if release else "",
         at=datetime.now(UTC),
         run_url=row.run_url,
         next_command=f"read the rehearsal, airlock approve {row.target} or airlock reject "
@@ -238,6 +241,7 @@ def scrubbed(target: Target, alert: Alert) -> Alert:
         requester=log.mask(target, alert.requester),
         reason=log.mask(target, alert.reason),
         approval=log.mask(target, alert.approval),
+        code=log.mask(target, alert.code),
         evidence=tuple(short(_cleared(target, line)) for line in alert.evidence),
         run_url=log.mask(target, alert.run_url) if alert.run_url else None,
     )

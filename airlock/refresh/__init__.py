@@ -25,7 +25,6 @@ from airlock import (
     postgres,
     preview,
     record,
-    release,
     settings,
     snapshot,
 )
@@ -54,9 +53,10 @@ alone = databases.alone
 # ---------------------------------------------------------------- plan
 
 
-async def open_refresh(request: RefreshRequest) -> Lease:
+async def open_refresh(request: RefreshRequest, *, flow_run: str | None = None) -> Lease:
     """Open the refresh in the ledger of the database that it will replace.
 
+    flow_run: the run of Prefect that asks for it.
     Raises Refused, before any work, when this target may not be replaced or cannot be.
     """
     target = settings.target(request.target)
@@ -83,12 +83,14 @@ async def open_refresh(request: RefreshRequest) -> Lease:
         await databases.refuse_others(target, here, kept)
         await databases.refuse_server(target, here)
         with postgres.translated("opening the refresh in the ledger"):
-            lease = await _begin(conn, request, here, source.name)
+            lease = await _begin(conn, request, here, source.name, flow_run)
     log.info("Opened refresh %d of %s from %s", lease.deploy, target.name, source.name)
     return lease
 
 
-async def _begin(conn: Conn, request: RefreshRequest, here: Database, source: str) -> Lease:
+async def _begin(
+    conn: Conn, request: RefreshRequest, here: Database, source: str, flow_run: str | None
+) -> Lease:
     await ledger.ensure(conn)
     target = settings.target(request.target)
     applied = await ledger.applied(conn)
@@ -98,19 +100,20 @@ async def _begin(conn: Conn, request: RefreshRequest, here: Database, source: st
         migrations=(),
         schema_before=await ledger.save_catalogue(conn, await read_catalogue(conn)),
     )
+    running = chosen = None
+    if target.service is not None:
+        running = await deploy.running_instance(conn, target)
+        chosen = await deploy.kept_release(conn, target)
     # What an undo needs stands there before anything is made.
     async with conn.transaction():
-        lease = await ledger.begin(conn, request, planned)
+        lease = await ledger.begin(conn, request, planned, flow_run=flow_run)
         names = Replacement.of(lease.deploy, source=source, database=here.name, oid=here.oid)
         await ledger.note(conn, lease, refresh=record.dump(names))
         await ledger.event(conn, lease, "plan_refresh", "done", f"masked copy of {source}")
-    if target.service is not None:
-        running = await deploy.running_instance(conn, target)
-        chosen = release.of(target, running) if running else await release.check_out(target, None)
         await ledger.note(
             conn,
             lease,
-            release=record.dump(chosen),
+            release=record.dump(chosen) if chosen else None,
             previous=record.dump(running) if running else None,
         )
     return lease

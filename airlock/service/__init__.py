@@ -21,8 +21,12 @@ Method = Literal[
     "inherited socket", "reuseport overlap", "stop then start", "systemd", "command", "first start"
 ]
 
-# The release of an instance that Airlock did not start.
+# The releases of instances that Airlock did not start.
 BY_HAND = "started by hand"
+AS_STARTED = "as started"
+AS_THE_UNIT = "as the unit has it"
+UNKNOWN = "unknown"
+_NAMELESS = (BY_HAND, AS_STARTED, AS_THE_UNIT, UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,11 @@ class Instance:
         return self.pid, self.create_time, self.boot_id
 
     @property
+    def ref(self) -> str | None:
+        """The name of its release; None where Airlock did not give it one."""
+        return None if self.release in _NAMELESS else self.release
+
+    @property
     def is_visible(self) -> bool:
         """Whether its process can be looked at from here."""
         return self.pid > 0
@@ -79,11 +88,13 @@ class Instance:
 class Release:
     """Code to start the service from.
 
-    ref: what was asked for; None means the service's own folder as it is.
-    commit: full hash; for the service's own folder that of its HEAD, which says nothing about
-        files that were never committed (see ``dirty``).
+    ref: what was asked for; None means a working tree as it is.
+    commit: full hash; for a working tree that of its HEAD, which says nothing about files that were
+        never committed (see ``dirty``).
     directory: the working folder the service is started in.
-    committed_at: None where there is no commit, or files that none has.
+    committed_at: None where there is no commit, or files that none has, or where it served before.
+    uncommitted: what git status says of them.
+    changed: files of a working tree that are newer than the instance that was started from it.
     """
 
     ref: str | None
@@ -91,6 +102,8 @@ class Release:
     directory: Path
     dirty: bool = False
     committed_at: datetime | None = None
+    uncommitted: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -102,6 +115,21 @@ class Release:
         return self.commit[:12] + ("-dirty" if self.dirty else "")
 
     @property
+    def sentence(self) -> str:
+        """Which code it is, for reports, questions and alerts."""
+        commit = self.commit[:12] if self.commit else ""
+        if self.ref is not None:
+            return f"{self.ref}{f' ({commit})' if commit else ''}, in {self.directory}"
+        where = f"the working tree {self.directory}, "
+        said = [where + (f"at commit {commit}" if commit else "which is not in git")]
+        if self.dirty:
+            said.append(f"uncommitted: {', '.join(self.uncommitted) or 'files'}")
+        if self.changed:
+            since = "changed since the instance that serves was started"
+            said.append(f"{since}: {', '.join(self.changed)}")
+        return "; ".join(said)
+
+    @property
     def can_go_back(self) -> bool:
         """Whether another commit can be started instead: not where one folder is all there is."""
         return self.ref is not None
@@ -109,8 +137,7 @@ class Release:
     @staticmethod
     def of(instance: Instance) -> Release:
         """The code an earlier instance ran, to start it again."""
-        named = instance.release if instance.release != BY_HAND else None
-        return Release(ref=named, commit=None, directory=instance.directory)
+        return Release(ref=instance.ref, commit=None, directory=instance.directory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from airlock.errors import Refused
-from airlock.service import Instance, Release, Restart, configured, delegated, log, probe, table
+from airlock.service import (
+    AS_STARTED,
+    Instance,
+    Release,
+    Restart,
+    configured,
+    delegated,
+    log,
+    probe,
+    table,
+)
 from airlock.settings import ServiceSettings, Target
 
 
@@ -39,7 +49,7 @@ def find(target: Target) -> Instance | None:
     inodes = table.listening(service.host, service.port)
     if not inodes:
         return None
-    return _instance(target, "as started", None, sorted(table.holders(inodes)))
+    return _instance(target, AS_STARTED, None, sorted(table.holders(inodes)))
 
 
 def _instance(target: Target, release: str, token: str | None, holders: list[int]) -> Instance:

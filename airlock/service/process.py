@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from airlock.errors import Broken, Refused
 from airlock.service import (
     BY_HAND,
+    UNKNOWN,
     Instance,
     LogMark,
     Method,
@@ -90,7 +91,7 @@ def _ours(target: Target, process: table.Process) -> Instance | None:
         create_time=process.create_time,
         boot_id=table.boot_id(),
         token=token,
-        release=variables.get("RELEASE", "unknown"),
+        release=variables.get("RELEASE", UNKNOWN),
         started_at=process.started_at,
         directory=table.directory(process.pid) or configured(target).directory,
         probe_url=variables.get("AIRLOCK_PROBE_URL"),

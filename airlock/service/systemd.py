@@ -15,7 +15,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airlock.errors import Broken, Refused
-from airlock.service import Instance, Release, Restart, configured, delegated, log, probe, table
+from airlock.service import (
+    AS_THE_UNIT,
+    Instance,
+    Release,
+    Restart,
+    configured,
+    delegated,
+    log,
+    probe,
+    table,
+)
 from airlock.settings import Target
 
 if TYPE_CHECKING:
@@ -104,7 +114,7 @@ def _instance(target: Target, state: UnitState, release: str) -> Instance | None
 async def find(target: Target) -> Instance | None:
     """The unit's main process, or None when it is not active."""
     state = await _state(target, _unit(target))
-    return _instance(target, state, "as the unit has it") if state.is_running else None
+    return _instance(target, state, AS_THE_UNIT) if state.is_running else None
 
 
 async def restart(target: Target, release: Release, *, old: Instance | None, token: str) -> Restart:

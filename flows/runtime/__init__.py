@@ -140,6 +140,7 @@ async def prefect_runtime(
     Raises Refused when a server already uses state_dir, Transient when ours does not get ready.
     """
     command.check_host(host)
+    command.check_ui_url()
     state_dir = state_dir.resolve()
     state_dir.mkdir(parents=True, exist_ok=True)
     state_dir.chmod(0o700)

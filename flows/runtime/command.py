@@ -6,6 +6,7 @@ import ipaddress
 import os
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from airlock.errors import Refused
 from flows.runtime import auth
@@ -37,6 +38,28 @@ def check_host(host: str) -> None:
             f"{host} stands for every address, and no browser can go there. Name the one of this "
             "machine that others reach it by."
         )
+
+
+def check_ui_url() -> None:
+    """Raises Refused for a PREFECT_UI_URL that no link in alerts and reports can begin with."""
+    given = os.environ.get(UI_VARIABLE, "")
+    if given and not _begins_links(given):
+        # Not repeated: it may hold a password.
+        raise Refused(
+            "PREFECT_UI_URL is not the address of a web page without user, query and fragment. "
+            "Set it to the one that people type into their browsers, such as "
+            "https://prefect.example.org, or unset it."
+        )
+
+
+def _begins_links(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # read when asked for
+    except ValueError:
+        return False
+    has_more = "@" in parts.netloc or parts.query or parts.fragment or address.split() != [address]
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not has_more
 
 
 def api_url(host: str, port: int) -> str:

@@ -13,11 +13,12 @@ from prefect.client.schemas.filters import ArtifactFilter
 from prefect.client.schemas.sorting import ArtifactSort
 
 from airlock import deploy as steps
-from airlock import ledger
+from airlock import ledger, service
 from airlock.client import read as felt_by_clients
 from airlock.postgres import connect
+from airlock.report import markdown
 from airlock.request import DeployRequest
-from tests.stage import CONTRACT, DROP_INDEX
+from tests.stage import CONTRACT, DROP_INDEX, RELEASES
 
 ADD_COLUMN = ("ALTER TABLE deals ADD COLUMN score integer;", "ALTER TABLE deals DROP COLUMN score;")
 
@@ -112,7 +113,7 @@ async def test_a_good_deploy_reaches_production_without_a_failed_request_and_lea
 
     assert (await run_deploy()).name == "NothingToDo"
 
-    # The service's own folder is of an older release, which a contract by itself does not bring.
+    # The service's own folder is of an older release, which goes live only where it is asked for.
     stage.migration(12, "no_created_at_index", *DROP_INDEX)
     lease = await steps.open_deploy(DeployRequest(target="prod"))
     assert lease is not None
@@ -120,6 +121,82 @@ async def test_a_good_deploy_reaches_production_without_a_failed_request_and_lea
     assert chosen is not None
     assert (chosen.ref, chosen.directory) == ("v3", (await running(stage)).directory)
     await steps.fail(lease, "enough was seen")
+
+
+async def test_a_deploy_without_a_release_keeps_the_one_that_serves_whatever_the_own_folder_holds(
+    stage, run_deploy
+):
+    served = (await running(stage)).directory
+    (stage.root / "service" / "routes.py").write_text("raise SystemExit('half-written')\n")
+    state = await run_deploy()
+    assert state.name == "Deployed", state.message
+    assert (await running(stage)).directory == served
+    health = await stage.health()
+    assert (health["release"], health["schema_version"]) == ("v1", 10)
+    report = await newest_report()
+    assert f"| New release | v1 ({served.name[:12]}), in " in report
+    assert "no release was named, so it stays" in report
+
+
+async def test_without_a_service_a_release_is_asked_for_and_then_the_last_one_comes_back(
+    stage, run_deploy
+):
+    async def stop():
+        await service.stop(stage.target, await running(stage))
+
+    await stop()
+    state = await run_deploy()
+    assert state.name == "Refused"
+    assert "name its code: airlock deploy prod --release REF, or --release working-tree" in (
+        (await stage.last()).failure or ""
+    )
+    state = await run_deploy(release="v2")
+    assert state.name == "Deployed", state.message
+    await stop()
+    stage.migration(11, "score", *ADD_COLUMN)
+    state = await run_deploy()
+    assert state.name == "Deployed", state.message
+    health = await stage.health()
+    assert (health["release"], health["schema_version"]) == ("v2", 11)
+
+
+async def test_a_dirty_working_tree_goes_live_only_by_name_and_is_named_everywhere(
+    stage, run_deploy
+):
+    folder = stage.root / "service"
+    file, text, replacement = RELEASES["flapping"]
+    changed = (folder / file).read_text().replace(text, replacement, 1)
+    (folder / file).write_text(changed.replace("\nrouter = ", "\nasked = 0\nrouter = ", 1))
+    (folder / "notes.txt").write_text("not committed")
+    state = await run_deploy(release="working-tree")
+    assert state.name == "RolledBack", state.message
+    assert (await stage.health())["release"] == "v1"
+    tree = f"the working tree {folder}, at commit "
+    named = "uncommitted: M routes.py, ?? notes.txt"
+    begun, ended = stage.webhook.bodies
+    report = await newest_report()
+    for told in (begun["text"], ended["text"], report):
+        assert tree in told
+        assert named in told
+    assert "| Old release | v1, in " in report
+
+
+async def test_the_report_names_the_working_tree_that_was_started_not_the_one_that_was_rehearsed(
+    stage,
+):
+    lease = await steps.open_deploy(DeployRequest(target="prod", release="working-tree"))
+    assert lease is not None
+    assert (await steps.prepare_release(lease)).dirty is False
+    for step in (steps.take_snapshot, steps.rehearse, steps.ask, steps.apply_plan):
+        await step(lease)
+    await steps.verify_schema(lease)
+    (stage.root / "service" / "later.txt").touch()
+    await steps.restart_service(lease)
+    report = markdown(await steps.read_report(stage.target, lease.deploy))
+    assert "uncommitted: ?? later.txt" in report
+    assert "its code cannot go back" not in report, "it goes back to v1"
+    await steps.roll_back(lease, "enough was seen")
+    assert (await stage.health())["release"] == "v1"
 
 
 async def test_a_bad_release_is_rolled_back_and_rows_written_meanwhile_stay(

@@ -6,6 +6,7 @@ import pytest
 
 from airlock import deploy as steps
 from airlock import holder, ledger, lock, recovery, sessions, snapshot
+from airlock.errors import Refused
 from airlock.ledger import Deploy, Lease
 from airlock.postgres import connect
 from airlock.request import DeployRequest
@@ -197,3 +198,31 @@ async def test_what_the_runner_left_on_this_machine_is_swept(project: Project):
     await recovery.clear_up(project.target)
     assert not left.exists()
     assert snapshot.list_snapshots(project.target) == ()
+
+
+@pytest.mark.parametrize(
+    ("runs", "flow_run", "age_s", "is_older"),
+    [
+        ((), "retried", 3600, False),
+        (("another",), "retried", 3600, True),
+        (("another",), "retried", 0, False),
+        (("retried",), "retried", 3600, False),
+        (("retried", "another"), "retried", 0, True),
+        (("another", "retried"), "retried", 3600, False),
+    ],
+)
+async def test_a_run_that_is_started_again_is_older_by_its_own_deploys_or_else_by_its_age(
+    project: Project, runs: tuple[str, ...], flow_run: str, age_s: float, is_older: bool
+):
+    for number, run in enumerate(runs, 1):
+        project.write(number, f"CREATE TABLE a{number} (id int);", f"DROP TABLE a{number};")
+        lease = await steps.open_deploy(DeployRequest(target="prod"), flow_run=run)
+        assert lease is not None
+        # Whoever brought it to an end.
+        await steps.link_run(lease, "recover", None)
+        await steps.fail(lease, "enough was seen")
+    if is_older:
+        with pytest.raises(Refused, match="Start a new one"):
+            await recovery.check_retry(project.target, flow_run, age_s)
+    else:
+        await recovery.check_retry(project.target, flow_run, age_s)

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from airlock import release, service
 from airlock.errors import Broken, Refused
-from airlock.service import Release
+from airlock.request import WORKING_TREE
+from airlock.service import Instance, Release, delegated
 
 from .conftest import STUB, Stage
 
@@ -85,17 +88,99 @@ async def test_without_a_repository_a_ref_is_refused(stage: Stage) -> None:
         await release.check_out(stage.target, "v1")
 
 
-async def test_without_a_ref_the_own_folder_is_used_and_the_code_cannot_go_back(
+async def test_the_working_tree_is_used_as_it_is_with_what_is_not_committed_named(
     stage: Stage, repository: Path
 ) -> None:
-    own = await release.check_out(stage.target, None)
+    own = await release.check_out(stage.target, WORKING_TREE)
     assert own.directory == repository / "app"
     assert (own.can_go_back, own.dirty) == (False, False)
+    assert own.sentence.endswith(f", at commit {own.name}")
     (repository / "app" / "VERSION").write_text("edited\n")
-    edited = await release.check_out(stage.target, None)
+    (repository / "app" / "notes.txt").touch()
+    (repository / "app" / "__pycache__").mkdir(exist_ok=True)
+    (repository / "app" / "__pycache__" / "start_server.pyc").touch()
+    edited = await release.check_out(stage.target, WORKING_TREE)
     assert edited.name.endswith("-dirty")
+    assert edited.uncommitted == ("M app/VERSION", "?? app/notes.txt")
     shutil.rmtree(repository / ".git")
-    assert (await release.check_out(stage.target, None)).name == "unversioned"
+    assert (await release.check_out(stage.target, WORKING_TREE)).name == "unversioned"
+
+
+async def served(stage: Stage) -> Instance:
+    found = await service.find(stage.target)
+    assert found is not None
+    return found
+
+
+async def test_a_commit_that_serves_is_kept_whatever_became_of_its_tag_and_of_the_own_folder(
+    stage: Stage, repository: Path
+) -> None:
+    chosen = await release.check_out(stage.target, "v1")
+    await service.restart(stage.target, chosen, old=None, token="one")
+    git(repository, "tag", "--force", "v1", "v3")
+    (repository / "app" / "VERSION").write_text("edited\n")
+    kept = await release.again(stage.target, await served(stage))
+    assert (kept.ref, kept.commit, kept.directory) == ("v1", chosen.commit, chosen.directory)
+
+
+@pytest.mark.parametrize("in_git", [True, False])
+async def test_a_working_tree_that_serves_is_kept_and_what_changed_since_its_start_is_named(
+    stage: Stage, repository: Path, in_git: bool
+) -> None:
+    if not in_git:
+        shutil.rmtree(repository / ".git")
+    (repository / "app" / "before.py").touch()
+    # When a process began is known to a hundredth of a second.
+    await asyncio.sleep(0.1)
+    await stage.start_by_hand()
+    kept = await release.again(stage.target, await served(stage))
+    assert (kept.ref, kept.directory, kept.changed) == (None, repository / "app", ())
+    (repository / "app" / "VERSION").write_text("edited\n")
+    (repository / "app" / "later.py").touch()
+    # As a copying tool does.
+    os.utime(repository / "app" / "later.py", (0, 0))
+    if in_git:
+        git(repository, "add", "app")
+        git(repository, "commit", "--quiet", "-m", "later")
+    kept = await release.again(stage.target, await served(stage))
+    assert kept.changed == ("VERSION", "later.py")
+    assert "changed since the instance that serves was started: VERSION, later.py" in kept.sentence
+    assert kept.dirty is False
+
+
+async def test_no_more_names_are_kept_of_a_working_tree_than_a_person_reads(
+    stage: Stage, repository: Path
+) -> None:
+    for number in range(30):
+        (repository / "app" / f"new{number:02d}.py").touch()
+    own = await release.check_out(stage.target, WORKING_TREE)
+    assert (len(own.uncommitted), own.uncommitted[-1]) == (21, "and 10 more")
+
+
+async def test_what_was_started_by_hand_elsewhere_is_not_known_and_refused(
+    stage: Stage, repository: Path
+) -> None:
+    by_hand = replace(
+        (await stage.restart("one")).new, release=service.BY_HAND, directory=repository
+    )
+    with pytest.raises(Refused, match=r"started by hand in .*--release REF"):
+        await release.again(stage.target, by_hand)
+
+
+@pytest.mark.parametrize("adapter", ["systemd", "command"])
+async def test_where_others_start_the_service_the_code_that_stays_is_where_the_link_leads(
+    stage: Stage, repository: Path, adapter: str
+) -> None:
+    first = (await stage.restart("one")).new
+    elsewhere = replace(first, release="as the unit has it", directory=Path("/"))
+    stage.options["adapter"] = adapter
+    kept = await release.again(stage.target, elsewhere)
+    assert (kept.ref, kept.directory) == (None, (repository / "app").resolve())
+    chosen = await release.check_out(stage.target, "v1")
+    async with delegated.current(stage.target, chosen):
+        pass
+    kept = await release.again(stage.target, elsewhere)
+    assert (kept.commit, kept.directory) == (chosen.commit, chosen.directory.resolve())
 
 
 async def test_checkouts_at_the_same_time_build_once_and_agree(

@@ -407,9 +407,19 @@ def test_it_says_what_the_health_check_saw_who_approved_and_what_can_be_looked_u
     assert (found.ref, found.run_url, found.kept_rows) == ("c" * 40, "http://prefect/runs/1", 3)
 
 
-def test_uncommitted_code_is_no_deployment_of_its_commit():
-    release = Release(ref=None, commit="c" * 40, directory=Path(), dirty=True)
-    assert compose.compose(TARGET, deploy(release=record.dump(release)), facts()).ref is None
+def test_uncommitted_code_is_named_and_is_no_deployment_of_its_commit():
+    release = Release(
+        ref=None, commit="c" * 40, directory=Path("x"), dirty=True, uncommitted=("M a.py",)
+    )
+    row = deploy(release=record.dump(release))
+    for found in (
+        compose.compose(TARGET, row, facts()),
+        compose.approval_wanted(TARGET, row, "because"),
+    ):
+        assert found.ref is None
+        assert "Code: the working tree x, at commit cccccccccccc; uncommitted: M a.py\n" in (
+            "\n".join(found.lines)
+        )
 
 
 def test_a_long_failure_keeps_its_first_line_and_its_last_ones():

@@ -17,6 +17,7 @@ from airlock.pairing import Pair, Tried
 from airlock.plan import Plan
 from airlock.rehearsal import Rehearsal, RehearsedMigration
 from airlock.request import DeployRequest
+from airlock.service import Release
 from airlock.settings import ApprovalSettings, Target
 from tests.unit.test_markdown import shown
 from tests.unit.test_report import SNAPSHOT, STEP, deploy
@@ -240,8 +241,17 @@ def test_whatever_words_are_in_the_question_they_are_no_markup_of_it():
     plan = Plan(target="prod", head=None, migrations=(step,), schema_before="a")
     blocking = rehearsal(replace(effect(scans=True), relation=ATTACK), losses=(ATTACK,))
     pair = Pair(which="new", release="v2", schema="before", failure=ATTACK)
+    tree = Release(
+        ref=None, commit="c", directory=Path("x"), dirty=True, uncommitted=("?? a", ATTACK)
+    )
     text = approval.question(
-        deploy(target=ATTACK, requester=ATTACK, reason=ATTACK, plan=record.dump(plan)),
+        deploy(
+            target=ATTACK,
+            requester=ATTACK,
+            reason=ATTACK,
+            plan=record.dump(plan),
+            release=record.dump(tree),
+        ),
         replace(APPROVED, required_because=ATTACK, meanwhile=f"+ table {ATTACK}"),
         replace(blocking, releases=Tried(pairs=(pair,))),
         replace(SNAPSHOT, id=ATTACK),
@@ -250,8 +260,9 @@ def test_whatever_words_are_in_the_question_they_are_no_markup_of_it():
     blocks, inside = shown(text)
     item = ["list_item_open", "paragraph_open"]
     said = ["paragraph_open"]
-    assert blocks == ["heading_open", *said * 2, "bullet_list_open", *item * 6, *said * 2]
+    assert blocks == ["heading_open", *said * 2, "bullet_list_open", *item * 7, *said * 2]
     kinds = [kind for kind, _ in inside if kind not in ("text", "softbreak")]
     assert kinds == ["strong_open", "strong_close"]
     words = "".join(each for _, each in inside)
-    assert words.count(" ".join(ATTACK.split())) == 10
+    assert words.count(" ".join(ATTACK.split())) == 11
+    assert "Code: the working tree x, at commit c; uncommitted: ?? a, " in words

@@ -226,10 +226,19 @@ RESTART_FAILED = (("restart_service", "intent"), ("restart_service", "failed"))
             "✗ {} – the new one did not come up",
         ),
         (
-            {"release": record.dump(Release(ref="v2", commit="c", directory=Path("x")))},
+            {
+                "release": record.dump(Release(ref="v2", commit="c", directory=Path("x"))),
+                "request": '{"target": "prod", "release": "v2"}',
+            },
             VERIFIED,
             "Code updated to use new schema",
             "☐ {} – not checked: release v2 came with the migrations",
+        ),
+        (
+            {"release": record.dump(Release(ref="v1", commit="c", directory=Path("x")))},
+            VERIFIED,
+            "Code updated to use new schema",
+            "☐ {} – not checked",
         ),
         (
             {"release": record.dump(Release(ref=None, commit=None, directory=Path("x")))},
@@ -363,6 +372,24 @@ def test_the_restart_of_the_rollback_is_the_last_one():
 def test_what_was_not_verified_is_not_ticked():
     found = ticks(make(deploy(state="rolled_back"), ("verify_schema", "intent")))
     assert found["Tables/columns exist as expected"] is False
+
+
+@pytest.mark.parametrize(("before", "cannot"), [("x", True), ("y", False)])
+def test_code_cannot_go_back_where_the_same_working_tree_served_before(before, cannot):
+    tree = Release(ref=None, commit="c", directory=Path("x"), changed=("a.py",))
+    instance = Instance(
+        pid=1,
+        create_time=1,
+        boot_id="b",
+        token=None,
+        release="v1",
+        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+        directory=Path(before),
+    )
+    row = deploy(release=record.dump(tree), previous=record.dump(instance))
+    found = report.markdown(make(row))
+    assert "started: a.py; no release was named, so it stays" in found
+    assert ("its code cannot go back" in found) is cannot
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from airlock.errors import Refused
-from flows.runtime import auth, command
+from flows.runtime import auth, command, prefect_runtime
 from flows.runtime.deployments import as_people_left_them, fitting
 
 API_URL = "http://127.0.0.1:4200/api"
@@ -88,3 +88,34 @@ def test_a_deployment_is_applied_as_people_left_it_on_the_server() -> None:
     ], "the server has none for them"
     assert {each["name"] for each in applied if each.get("paused")} == {"nightly"}
     assert as_people_left_them(content, []) == content
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "prefect.example.org",
+        "ftp://prefect.example.org",
+        "https://",
+        "https://ana:s3cr3t@prefect.example.org",
+        "https://prefect.example.org/?a=b",
+        "https://prefect.example.org/#a",
+        "https://prefect.example.org/ a",
+        "https://prefect.example.org:port",
+        "javascript:alert(1)",
+    ],
+)
+async def test_an_address_of_the_ui_that_no_link_can_begin_with_is_refused_before_a_server_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("PREFECT_UI_URL", address)
+    with pytest.raises(Refused, match=r"PREFECT_UI_URL .*https://prefect\.example\.org") as refused:
+        async with prefect_runtime(tmp_path / "prefect", port=0, worker=False):
+            pass
+    assert "s3cr3t" not in str(refused.value)
+    assert not (tmp_path / "prefect").exists()
+
+
+@pytest.mark.parametrize("address", ["", "http://127.0.0.1:4200", "https://prefect.example.org/ui"])
+def test_an_address_of_the_ui_is_taken(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("PREFECT_UI_URL", address)
+    command.check_ui_url()
