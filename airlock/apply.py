@@ -3,6 +3,9 @@
 The same functions serve the clone and production. A transaction carries the ledger's row for what
 it did; a statement that cannot run in one is announced before and recorded after, and a crash in
 between is repaired by looking at the catalogue.
+
+A migration looks its names up where its role and database say, or where it has SET; our own
+statements around it look in pg_catalog only.
 """
 
 from __future__ import annotations
@@ -181,7 +184,8 @@ class Runner:
     async def _row(self, version: int) -> AppliedMigration | None:
         if self.begun is not None:
             return self.begun.get(version)
-        return await ledger.migration_of(self.conn, self.lease.deploy, version)
+        async with postgres.pinned(self.conn):
+            return await ledger.migration_of(self.conn, self.lease.deploy, version)
 
     async def _run(self, script: _Script) -> None:
         segments = script.segments
@@ -229,17 +233,27 @@ class Runner:
                 async with self._holding(guard):
                     if script.before is not None:
                         await script.before(self.conn)
+                    # What is deferred to the COMMIT has the path of the migration again.
+                    close = (
+                        f"{_OUR_ROLE}; {postgres.PIN} {unguard} {script.record(number)};"
+                        f" {postgres.UNPIN} {end}"
+                    )
+                    opening = postgres.UNPIN
                     *first, last = segment.statements
                     for statement in first:
-                        await self._execute(script, statement, forgiven=forgiven)
-                    close = f"{_OUR_ROLE}; {unguard} {script.record(number)}; {end}"
-                    await self._execute(script, last, forgiven=forgiven, close=close)
+                        await self._execute(script, statement, opening=opening, forgiven=forgiven)
+                        opening = ""
+                    await self._execute(
+                        script, last, opening=opening, forgiven=forgiven, close=close
+                    )
 
         await self._patiently(script.source, attempt)
 
     @asynccontextmanager
     async def _holding(self, guard: str = "") -> AsyncGenerator[None]:
-        """A transaction within the budget that holds the fence. The block's last message ends it.
+        """A transaction within the budget that holds the fence, pinned to our own path.
+
+        The block's last message ends it.
 
         guard: SQL for its begin.
         Few messages: many small migrations wait for those more than for anything else.
@@ -248,7 +262,9 @@ class Runner:
             limits = await self._transaction_limits()
             if self._lock_ms != self.budget.lock_timeout_ms:
                 limits += f"SET LOCAL lock_timeout = {self._lock_ms};"
-            await ledger.check_fence(self.conn, self.lease, begin=f"BEGIN; {limits}{guard}")
+            await ledger.check_fence(
+                self.conn, self.lease, begin=f"BEGIN; {postgres.PIN} {limits}{guard}"
+            )
             yield
         except BaseException:
             if not self.conn.is_closed():
@@ -268,9 +284,10 @@ class Runner:
             # gets past one.
             major = self.conn.get_server_version().major
             self._limits += self._look_after_client(local=True)
-            if await self.conn.fetchval(
-                for_version(postgres.query("may_set_deadlock_timeout"), major)
-            ):
+            asked = for_version(postgres.query("may_set_deadlock_timeout"), major)
+            async with postgres.pinned(self.conn):
+                may_set = await self.conn.fetchval(asked)
+            if may_set:
                 self._limits += f"SET LOCAL deadlock_timeout = {max(lock_ms // 5, 10)};"
         return self._limits
 
@@ -279,12 +296,13 @@ class Runner:
         script: _Script,
         statement: Statement,
         *,
+        opening: str = "",
         forgiven: tuple[str, ...] = (),
         close: str = "",
     ) -> None:
         """Run one statement, and what closes its transaction after it.
 
-        forgiven: SQLSTATEs that say that it is not needed.
+        opening: SQL that goes before it. forgiven: SQLSTATEs that say that it is not needed.
         Where nothing stands in between, both go in one message: locks are not held for another
         journey to the server.
         """
@@ -293,10 +311,14 @@ class Runner:
         limit = script.restraint.limit(statement) if script.restraint and inside else ""
         began = time.monotonic()
         try:
+            if opening and (forgiven or self.execute is not None):
+                await self.conn.execute(opening)
+                opening = ""
             if forgiven and inside:
                 await self.conn.execute("SAVEPOINT airlock_statement")
             if self.execute is None:
-                await self.conn.execute(f"{limit}{statement.text}\n;{together}")
+                await self.conn.execute(f"{opening}{limit}{statement.text}\n;{together}")
+                await postgres.after(self.conn, statement)
             else:
                 await self.execute(self.conn, statement)
         except asyncpg.PostgresError as error:
@@ -362,12 +384,12 @@ class Runner:
                 if script.before is not None:
                     await script.before(self.conn)
                 record = await body()
-                await self.conn.execute(f"{_OUR_ROLE}; {record}; COMMIT")
+                await self.conn.execute(f"{_OUR_ROLE}; {record}; {postgres.UNPIN} COMMIT")
 
     # ------------------------------------------------------------ outside a transaction
 
     async def _alone(self, script: _Script, statement: Statement, number: int) -> None:
-        async with self.conn.transaction():
+        async with postgres.pinned(self.conn):
             await ledger.check_fence(self.conn, self.lease)
             await self.conn.execute(script.record(number - 1))
         again = script.was_begun(number)
@@ -375,7 +397,7 @@ class Runner:
             await self._patiently(
                 script.source, lambda: self._execute_alone(script, statement, again=again)
             )
-        async with self.conn.transaction():
+        async with postgres.pinned(self.conn):
             await ledger.check_fence(self.conn, self.lease)
             await self.conn.execute(script.record(number))
 
@@ -433,7 +455,7 @@ class Runner:
         if cut_off.transactional or isinstance(cut_off, Backfill):
             return
         statement = cut_off.statements[0]
-        async with self.conn.transaction():
+        async with postgres.pinned(self.conn):
             await ledger.check_fence(self.conn, self.lease)
         await self._set_again(segments[: row.segments_done])
         await self._limit_session(statement)

@@ -447,9 +447,9 @@ async def run_plan(
     await _look_out(conn, lease, todo, phase, seen, budget)
     await ledger.advance(conn, lease, begun)
     purpose = sessions.apply_name(lease)
-    async with postgres.connect(target.database_url, purpose=purpose) as production:
-        await sessions.end_earlier(production, lease)
-        rows = await ledger.migrations_of(production, lease.deploy)
+    await sessions.end_earlier(conn, lease)
+    rows = await ledger.migrations_of(conn, lease.deploy)
+    async with postgres.connect(target.database_url, purpose=purpose, pinned=False) as production:
         runner = Runner(
             url=target.database_url,
             conn=production,

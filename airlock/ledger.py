@@ -286,7 +286,7 @@ async def version(conn: Conn) -> int:
     """The version of the ledger's tables; 0 where there are none."""
     if not await exists(conn):
         return 0
-    return int(await conn.fetchval("SELECT max(version) FROM airlock.ledger"))
+    return int(await conn.fetchval("SELECT pg_catalog.max(version) FROM airlock.ledger"))
 
 
 async def ensure(conn: Conn) -> None:
@@ -309,7 +309,9 @@ async def ensure(conn: Conn) -> None:
             for number in range(found + 1, VERSION + 1):
                 await conn.execute(postgres.query(f"ledger_{number}"))
     except asyncpg.InsufficientPrivilegeError as error:
-        name = await conn.fetchrow("SELECT current_database() AS db, current_user AS role")
+        name = await conn.fetchrow(
+            "SELECT pg_catalog.current_database() AS db, current_user AS role"
+        )
         database, role = (name["db"], name["role"]) if name else ("?", "?")
         raise Refused(
             f"The ledger cannot be created: {error}. As the database's owner run: "
@@ -393,8 +395,8 @@ async def take_over(conn: Conn, deploy: Deploy, *, flow_run: str | None = None) 
     flow_run: the run of Prefect that works on it from now on.
     """
     fence = await conn.fetchval(
-        "UPDATE airlock.deploy SET fence = nextval('airlock.fence'), holder = $2,"
-        " heartbeat_at = clock_timestamp(), flow_run = coalesce($3, flow_run)"
+        "UPDATE airlock.deploy SET fence = pg_catalog.nextval('airlock.fence'), holder = $2,"
+        " heartbeat_at = pg_catalog.clock_timestamp(), flow_run = coalesce($3, flow_run)"
         " WHERE id = $1 RETURNING fence",
         deploy.id,
         holder.name(),
@@ -436,7 +438,8 @@ async def _update(
 ) -> None:
     assignments = [f"{quote_ident(name)} = ${n}" for n, name in enumerate(columns, 3)]
     if finished is not None:
-        assignments.append(f"finished_at = {'clock_timestamp()' if finished else 'NULL'}")
+        now = "pg_catalog.clock_timestamp()"
+        assignments.append(f"finished_at = {now if finished else 'NULL'}")
     # Column names are ours, from the call; values are parameters.
     statement = f"UPDATE airlock.deploy SET {', '.join(assignments)} WHERE id = $1 AND fence = $2"  # noqa: S608
     async with conn.transaction():
@@ -484,8 +487,9 @@ async def tally(conn: Conn, target: str) -> tuple[dict[State, int], datetime | N
     if not await exists(conn):
         return {}, None
     rows = await conn.fetch(
-        "SELECT state, pg_catalog.count(*), max(finished_at) AS finished_at FROM airlock.deploy"
-        " WHERE target = $1 AND request->>'dry_run' = 'false' GROUP BY state ORDER BY state",
+        "SELECT state, pg_catalog.count(*), pg_catalog.max(finished_at) AS finished_at"
+        " FROM airlock.deploy WHERE target = $1 AND request->>'dry_run' = 'false'"
+        " GROUP BY state ORDER BY state",
         target,
     )
     ends = {row["state"]: row["finished_at"] for row in rows}
@@ -879,7 +883,7 @@ async def unannounced(conn: Conn) -> tuple[QueuedAlert, ...]:
     """The alerts of the last day that were not emitted as events yet, oldest first."""
     rows = await conn.fetch(
         "SELECT id, deploy, dedup_key, body FROM airlock.alert AS a"
-        " WHERE created_at > clock_timestamp() - interval '1 day' AND NOT EXISTS ("
+        " WHERE created_at > pg_catalog.clock_timestamp() - interval '1 day' AND NOT EXISTS ("
         "SELECT FROM airlock.delivery WHERE alert = a.id AND channel = $1) ORDER BY id",
         EVENTS,
     )
@@ -890,7 +894,7 @@ async def claim_event(conn: Conn, alert: int) -> bool:
     """Whether this transaction may emit an alert as an event: nobody else does, or did."""
     row = await conn.fetchrow(
         "INSERT INTO airlock.delivery (alert, channel, attempts, tried_at, delivered_at)"
-        " VALUES ($1, $2, 1, clock_timestamp(), clock_timestamp())"
+        " VALUES ($1, $2, 1, pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp())"
         " ON CONFLICT DO NOTHING RETURNING alert",
         alert,
         EVENTS,
@@ -912,7 +916,7 @@ async def alerts_since_resolved(conn: Conn, target: str) -> frozenset[str]:
 async def last_resolved(conn: Conn, target: str) -> int:
     """The last alert that put an end to the ones before it; 0 where there was none."""
     return await conn.fetchval(
-        "SELECT coalesce(max(id), 0) FROM airlock.alert"
+        "SELECT coalesce(pg_catalog.max(id), 0) FROM airlock.alert"
         " WHERE body->>'target' = $1 AND (body->>'resolves')::boolean",
         target,
     )
@@ -924,7 +928,7 @@ async def last_alert(
     """The newest alert about a target; of that kind, if one is named."""
     row = await conn.fetchrow(
         "SELECT id, deploy, dedup_key, body FROM airlock.alert WHERE body->>'target' = $1"
-        " AND ($2::text IS NULL OR body->>'kind' = $2) ORDER BY id DESC LIMIT 1",
+        " AND ($2::pg_catalog.text IS NULL OR body->>'kind' = $2) ORDER BY id DESC LIMIT 1",
         target,
         kind,
     )
@@ -988,7 +992,7 @@ async def record_delivery(
 async def close_alerts(conn: Conn, alerts: Sequence[int], channels: Sequence[str]) -> None:
     """Close those of the alerts that none of these channels waits for."""
     await conn.execute(
-        "UPDATE airlock.alert AS a SET delivered_at = clock_timestamp()"
+        "UPDATE airlock.alert AS a SET delivered_at = pg_catalog.clock_timestamp()"
         " WHERE id = ANY($1) AND delivered_at IS NULL AND NOT EXISTS (SELECT FROM airlock.delivery"
         " WHERE alert = a.id AND channel = ANY($2) AND delivered_at IS NULL)",
         alerts,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,21 @@ WHEN_GONE = {
     "tcp_user_timeout": "60000",
     _IDLE: "60000",
 }
+
+# The path of our own sessions, in which nothing is found that another role can make; without
+# pg_temp at its end a temporary table would come first. Never a startup option: RESET in a
+# migration would bring it back, and DEFAULT is what the role and the database give.
+_OURS = "search_path = pg_catalog, pg_temp"
+# The same around our own statements in a transaction of somebody else's, whose path comes back.
+PIN = (
+    "SELECT pg_catalog.set_config('airlock.path', pg_catalog.current_setting('search_path'), true);"
+    f" SET LOCAL {_OURS};"
+)
+UNPIN = (
+    "SELECT pg_catalog.set_config('search_path', pg_catalog.current_setting('airlock.path'), true);"
+)
+# And the other way round: for a moment what the role and the database give.
+_AS_GIVEN = ("SET LOCAL search_path = DEFAULT", f"SET LOCAL {_OURS}")
 
 _SQL = Path(__file__).parent / "sql"
 
@@ -219,13 +235,19 @@ def within(conn: Conn, limit_s: float) -> Generator[None]:
 
 @asynccontextmanager
 async def connect(
-    url: str, *, purpose: str = "airlock", timeout_s: float = 10, limit_s: float | None = None
+    url: str,
+    *,
+    purpose: str = "airlock",
+    timeout_s: float = 10,
+    limit_s: float | None = None,
+    pinned: bool = True,
 ) -> AsyncGenerator[Conn]:
     """One direct connection, closed afterwards.
 
     url: ``postgresql://user:password@host:port/database``; a Unix socket as ``?host=/folder``.
     purpose: shown in pg_stat_activity as application_name, "airlock" in front.
     timeout_s: for connecting. limit_s: for each call without a time of its own; CALL_S by default.
+    pinned: names are looked up in pg_catalog only; not where SQL of somebody else's is run.
     Raises Transient when the server cannot be reached, Refused when it says no.
     """
     name = purpose if purpose.startswith("airlock") else f"airlock {purpose}"
@@ -245,6 +267,9 @@ async def connect(
         )
     conn.limit_s = limit_s
     try:
+        if pinned:
+            with translated(f"connecting to {without_password(url)}"):
+                await conn.execute(f"SET {_OURS}")
         yield conn
     finally:
         # A peer that is gone does not answer a polite goodbye.
@@ -252,6 +277,58 @@ async def connect(
             await conn.close(timeout=5)
         except (OSError, TimeoutError, *DRIVER_ERRORS):
             conn.terminate()
+
+
+@asynccontextmanager
+async def pinned(conn: Conn) -> AsyncGenerator[None]:
+    """Statements of our own in a session that runs others': in its transaction, or in one."""
+    async with _looking_up(conn, PIN, UNPIN):
+        yield
+
+
+@asynccontextmanager
+async def unpinned(conn: Conn) -> AsyncGenerator[None]:
+    """Others' statements between our own, in a transaction that was pinned."""
+    async with _looking_up(conn, UNPIN, PIN):
+        yield
+
+
+async def default_path(conn: Conn) -> tuple[str, ...]:
+    """The schemas in which a migration looks names up, by what its role and database give."""
+    async with _looking_up(conn, *_AS_GIVEN):
+        return tuple(json.loads(await conn.fetchval(query("default_path"))))
+
+
+async def meant(conn: Conn, *names: str) -> list[int | None]:
+    """The OIDs of the relations that a migration means by these names; None where there is none."""
+    async with _looking_up(conn, *_AS_GIVEN):
+        return await named(conn, *names)
+
+
+async def named(conn: Conn, *names: str) -> list[int | None]:
+    """The same by the path of the session as it is, be it a migration's."""
+    rows = await conn.fetch(query("named"), json.dumps(names))
+    return [row["oid"] for row in rows]
+
+
+@asynccontextmanager
+async def _looking_up(conn: Conn, enter: str, leave: str) -> AsyncGenerator[None]:
+    inside = conn.is_in_transaction()
+    await conn.execute(enter if inside else f"BEGIN; {enter}")
+    try:
+        yield
+    except BaseException:
+        if not inside and not conn.is_closed():
+            with suppress(*DRIVER_ERRORS):
+                await conn.execute("ROLLBACK")
+        raise
+    await conn.execute(leave if inside else "COMMIT")
+
+
+async def after(conn: Conn, statement: syntax.Statement) -> None:
+    """Let the driver know of a statement of others that took its prepared ones away."""
+    if statement.kind in ("DiscardStmt", "DeallocateStmt"):
+        await conn.reload_schema_state()
 
 
 async def stay_connected(conn: Conn) -> None:

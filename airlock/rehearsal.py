@@ -21,7 +21,7 @@ from airlock.ledger import Lease
 from airlock.measure import Measurement
 from airlock.migration import Migration
 from airlock.pairing import Cast, Tried, trying
-from airlock.plan import Plan
+from airlock.plan import AppliedMigration, Plan
 from airlock.postgres import Conn, quote_ident
 from airlock.settings import Target
 from airlock.snapshot import Clone, Snapshot
@@ -179,7 +179,7 @@ class _Stage:
     def _session(self) -> AbstractAsyncContextManager[Conn]:
         # What each statement did is read from the whole catalogue.
         limit_s = postgres.CATALOGUE_S
-        return postgres.connect(self.clone.url, purpose="rehearsal", limit_s=limit_s)
+        return postgres.connect(self.clone.url, purpose="rehearsal", limit_s=limit_s, pinned=False)
 
     async def _contents(
         self, columns: Mapping[Table, Sequence[str]], *, max_bytes: int
@@ -213,14 +213,16 @@ class _Stage:
         began = time.monotonic()
         async with self._session() as conn:
             runner = self._runner(conn, measured)
-            stored = await _stored(conn)
+            async with postgres.pinned(conn):
+                stored = await _stored(conn)
             try:
                 await runner.forward(each, position=position)
             except Broken as error:
                 raise Refused(f"{error} This was on the clone; production is untouched.") from error
             seconds = time.monotonic() - began
-            after = await read_catalogue(conn)
-            drops = _drops(stored, await _stored(conn))
+            async with postgres.pinned(conn):
+                after = await read_catalogue(conn)
+                drops = _drops(stored, await _stored(conn))
         step = RehearsedMigration(
             label=each.label,
             seconds=seconds,
@@ -256,7 +258,7 @@ class _Stage:
         """
         seconds: list[float] = []
         async with self._session() as conn:
-            rows = {row.version: row for row in await ledger.migrations_of(conn, self.lease.deploy)}
+            rows = await self._applied(conn)
             for each, should in reversed(list(zip(self.plan.migrations, stages[:-1], strict=True))):
                 began = time.monotonic()
                 try:
@@ -269,9 +271,14 @@ class _Stage:
                 _check_came_back(each, should, await read_catalogue(conn))
         return seconds[::-1]
 
+    async def _applied(self, conn: Conn) -> Mapping[int, AppliedMigration]:
+        async with postgres.pinned(conn):
+            rows = await ledger.migrations_of(conn, self.lease.deploy)
+        return {row.version: row for row in rows}
+
     async def _undo(self, each: Migration) -> None:
         async with self._session() as conn:
-            rows = {row.version: row for row in await ledger.migrations_of(conn, self.lease.deploy)}
+            rows = await self._applied(conn)
             await self._runner(conn).reverse(rows[each.version])
 
     async def _losses(

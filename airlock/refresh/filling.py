@@ -78,7 +78,7 @@ class Filling:
             major = conn.get_server_version().major
             left_behind = await structure.left_behind(conn)
         async with postgres.connect(self.build_url, purpose="refresh") as conn:
-            role = await conn.fetchval("SELECT current_user::text")
+            role = await conn.fetchval("SELECT current_user")
         made = await structure.dump(self.clone_url, self.folder, major=major, role=role)
         await structure.refuse_planted(made, self.settings.sentinels)
         await self._restore(made, "pre-data", jobs=1)

@@ -20,10 +20,11 @@ from airlock.introspection import read_catalogue
 from airlock.ledger import Lease
 from airlock.migration import Migration
 from airlock.plan import AppliedMigration, Plan
-from airlock.postgres import Conn, connect
+from airlock.postgres import Conn
 from airlock.request import DeployRequest
 from airlock.settings import Budget
 from tests.conftest import Database
+from tests.people import connect
 
 # Impatient, so that a test of waiting does not wait.
 BUDGET = Budget(lock_timeout_ms=60, tries=3, pause_ms=5, statement_timeout_s=10)
