@@ -86,6 +86,11 @@ class _Script:
     before: Before | None = None
     restraint: Restraint | None = None
 
+    @property
+    def untouched(self) -> str:
+        """SQL that raises where a statement has changed the ledger; ``before`` keeps rows there."""
+        return ledger.untouched(*(ledger.KEPT if self.before else ()))
+
     def was_begun(self, number: int) -> bool:
         return self.halfway or (self.begun and number == self.skip + 1)
 
@@ -235,8 +240,8 @@ class Runner:
                         await script.before(self.conn)
                     # What is deferred to the COMMIT has the path of the migration again.
                     close = (
-                        f"{_OUR_ROLE}; {postgres.PIN} {unguard} {script.record(number)};"
-                        f" {postgres.UNPIN} {end}"
+                        f"{script.untouched} {_OUR_ROLE}; {postgres.PIN} {unguard}"
+                        f" {script.record(number)}; {postgres.UNPIN} {end}"
                     )
                     opening = postgres.UNPIN
                     *first, last = segment.statements
@@ -308,19 +313,15 @@ class Runner:
         """
         together = close if self.execute is None and not forgiven else ""
         inside = self.conn.is_in_transaction()
-        limit = script.restraint.limit(statement) if script.restraint and inside else ""
         began = time.monotonic()
         try:
-            if opening and (forgiven or self.execute is not None):
-                await self.conn.execute(opening)
-                opening = ""
             if forgiven and inside:
-                await self.conn.execute("SAVEPOINT airlock_statement")
-            if self.execute is None:
-                await self.conn.execute(f"{opening}{limit}{statement.text}\n;{together}")
-                await postgres.after(self.conn, statement)
+                await self.conn.execute(f"{opening} SAVEPOINT airlock_statement")
+                opening = ""
+            if inside:
+                await self._send(script, statement, opening, together)
             else:
-                await self.execute(self.conn, statement)
+                await self._run_alone(statement)
         except asyncpg.PostgresError as error:
             if postgres.sqlstate(error) in forgiven:
                 if inside:
@@ -331,12 +332,38 @@ class Runner:
                 raise
             else:
                 where = f"{script.source}, line {statement.line}: {statement.summary}"
+                if together and postgres.sqlstate(error) == ledger.CHANGED:
+                    where = f"{script.source}: one of the statements up to {statement.summary}"
                 why = f"failed: {postgres.wording(error)}"
                 if script.restraint is not None:
                     why = script.restraint.why(statement, error, time.monotonic() - began) or why
                 raise Broken(f"{where} {why}") from error
         if close and not together:
             await self.conn.execute(close)
+
+    async def _send(
+        self, script: _Script, statement: Statement, opening: str, together: str
+    ) -> None:
+        """A statement in a transaction.
+
+        Where somebody looks at each, it is known of each whether it has left the ledger alone.
+        """
+        if self.execute is not None:
+            if opening:
+                await self.conn.execute(opening)
+            await self.execute(self.conn, statement)
+            await self.conn.execute(script.untouched)
+            return
+        limit = script.restraint.limit(statement) if script.restraint else ""
+        await self.conn.execute(f"{opening}{limit}{statement.text}\n;{together}")
+        await postgres.after(self.conn, statement)
+
+    async def _run_alone(self, statement: Statement) -> None:
+        if self.execute is not None:
+            await self.execute(self.conn, statement)
+            return
+        await self.conn.execute(statement.text)
+        await postgres.after(self.conn, statement)
 
     async def _patiently(self, source: str, attempt: Callable[[], Awaitable[None]]) -> None:
         """Try until the locks are had; between tries the queue behind us drains."""

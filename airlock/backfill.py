@@ -236,7 +236,8 @@ class Walk:
                 batches=progress.batches + 1,
             )
             after[:] = [done]
-            return ledger.batch_record(self.lease, done)
+            # On the way back what the table has is kept before.
+            return ledger.untouched(*ledger.KEPT) + ledger.batch_record(self.lease, done)
 
         await self.transaction(body)
         return after[0]

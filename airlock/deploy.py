@@ -221,7 +221,7 @@ async def _cast(conn: Conn, target: Target, row: Deploy) -> Cast:
     except Refused as error:
         # The restart says so, too, and what there is to do.
         return Cast(not_tried=str(error))
-    request = DeployRequest.model_validate_json(row.request)
+    request = record.load(DeployRequest, row.request)
     return Cast(running=running, new=record.load(Release, row.release), skip=request.skip)
 
 
@@ -257,7 +257,7 @@ async def _question(
 ) -> Approval:
     before = await ledger.load_catalogue(conn, rehearsed.schema_before)
     expected = await ledger.load_catalogue(conn, _needed(row.schema_expected, "schema"))
-    request = DeployRequest.model_validate_json(row.request)
+    request = record.load(DeployRequest, row.request)
     because = approval.needed(target, request, rehearsed, diff(before, expected))
     meanwhile = ""
     if known is not None:
@@ -876,7 +876,7 @@ async def _catalogue(conn: Conn, fingerprint: str | None) -> Catalogue | None:
 
 async def _request(conn: Conn, lease: Lease) -> DeployRequest:
     row = await ledger.deploy(conn, lease.deploy)
-    return DeployRequest.model_validate_json(row.request)
+    return record.load(DeployRequest, row.request)
 
 
 def _needed(text: str | None, what: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ import asyncpg
 from airlock import holder, postgres, record, settings
 from airlock.aftermath import Aftermath
 from airlock.catalogue import Catalogue
-from airlock.errors import AirlockError, LeaseLost, Refused, Transient
+from airlock.errors import AirlockError, LeaseLost, Refused, Transient, Unreadable
 from airlock.migration import Migration, label
 from airlock.plan import AppliedMigration, Plan
 from airlock.postgres import Conn, quote_ident
@@ -39,6 +38,10 @@ SILENT_S = 30.0
 REOPENED = "reopen"
 # And where its runner had left it open, without an outcome that anybody was told.
 CUT_OFF = "cut_off"
+# The SQLSTATE of a statement of somebody else's that has changed the ledger.
+CHANGED = "AL001"
+# Where rows are kept, and their numbers.
+KEPT = ("kept", "kept_id_seq")
 # How long an upgrade of the ledger's tables waits for whoever has them.
 UPGRADE_LOCK_MS = 5000
 
@@ -121,9 +124,9 @@ class Deploy:
 
     @property
     def planned(self) -> Plan:
-        """The plan. Raises Refused for a row without one."""
+        """The plan. Raises Unreadable for a row without one."""
         if self.plan is None:
-            raise Refused(f"Deploy {self.id} has no plan in the ledger.")
+            raise Unreadable(f"The ledger has no plan of deploy {self.id}")
         return record.load(Plan, self.plan)
 
     @property
@@ -279,14 +282,22 @@ async def connection(target: Target) -> AsyncGenerator[Conn]:
 
 
 async def exists(conn: Conn) -> bool:
-    return bool(await conn.fetchval("SELECT pg_catalog.to_regclass('airlock.deploy') IS NOT NULL"))
+    """Whether there is a ledger. Raises Unreadable where it is there without its deploys."""
+    row = await conn.fetchrow(postgres.query("ledger_exists"))
+    assert row is not None  # noqa: S101 – for the type checker
+    if row["has_others"] and not row["has_deploys"]:
+        raise Unreadable("The ledger has no table airlock.deploy any more")
+    return row["has_deploys"]
 
 
 async def version(conn: Conn) -> int:
     """The version of the ledger's tables; 0 where there are none."""
     if not await exists(conn):
         return 0
-    return int(await conn.fetchval("SELECT pg_catalog.max(version) FROM airlock.ledger"))
+    found = await conn.fetchval("SELECT pg_catalog.max(version) FROM airlock.ledger")
+    if found is None:
+        raise Unreadable("The ledger does not say its version: airlock.ledger is empty")
+    return int(found)
 
 
 async def ensure(conn: Conn) -> None:
@@ -333,6 +344,48 @@ async def ensure(conn: Conn) -> None:
         await conn.execute("SELECT 1 FROM airlock.deploy LIMIT 0")
 
 
+def untouched(*ours: str) -> str:
+    """SQL that raises where others' statements in this transaction have changed the ledger.
+
+    ours: the tables that we have written in it.
+    """
+    return postgres.query("ledger_untouched").format(ours=",".join(ours), state=CHANGED)
+
+
+async def state(conn: Conn, number: int) -> dict[str, str]:
+    """What schema airlock consists of, each part with a text that differs after a change.
+
+    number: the deploy that is under way, whose own rows about its migrations are left out.
+    """
+    found: dict[str, str] = {}
+    for row in await conn.fetch(postgres.query("ledger_definition")):
+        found[row["name"]] = found.get(row["name"], "") + row["definition"]
+    tables = await conn.fetch(postgres.query("ledger_tables"))
+    counts = " UNION ALL ".join(_rows_of(row["name"], row["kind"], number) for row in tables)
+    found |= {f"rows of {name}": rows for name, rows in await conn.fetch(counts)} if counts else {}
+    return found
+
+
+_UNDER_WAY = (
+    "airlock.migration",
+    "airlock.event",
+    "airlock.backfill",
+    "airlock.backfill_batch",
+)
+
+
+def _rows_of(name: str, kind: str, number: int) -> str:
+    """SQL for what a table of ours holds, by the transactions that wrote its rows."""
+    if kind == "S":
+        return f"SELECT '{name}', pg_catalog.concat(s.last_value, s.is_called) FROM {name} AS s"  # noqa: S608 – quoted
+    others = f" WHERE t.deploy <> {number:d}" if name in _UNDER_WAY else ""
+    return (
+        f"SELECT '{name}', pg_catalog.concat(pg_catalog.count(*), ' ', pg_catalog.sum("  # noqa: S608 – quoted
+        "pg_catalog.hashtextextended(t.xmin::pg_catalog.text, 0)::numeric))"
+        f" FROM {name} AS t{others}"
+    )
+
+
 # ---------------------------------------------------------------- one at a time
 
 
@@ -372,6 +425,8 @@ async def begin(conn: Conn, request: DeployRequest | RefreshRequest, plan: Plan)
             "refresh" if isinstance(request, RefreshRequest) else "deploy",
         )
     except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != "deploy_open":
+            raise
         raise Refused(
             f"Another deploy of {request.target} is open. Look at it: airlock status "
             f"{request.target}"
@@ -384,7 +439,7 @@ async def begun(conn: Conn, request: DeployRequest | RefreshRequest) -> Lease | 
     newest = await last(conn)
     if newest is None or (newest.state, newest.holder) != ("planned", holder.name()):
         return None
-    if json.loads(newest.request) != request.model_dump(mode="json"):
+    if record.load(dict[str, Any], newest.request) != request.model_dump(mode="json"):
         return None
     return Lease(target=request.target, deploy=newest.id, fence=newest.fence)
 
@@ -395,7 +450,8 @@ async def take_over(conn: Conn, deploy: Deploy, *, flow_run: str | None = None) 
     flow_run: the run of Prefect that works on it from now on.
     """
     fence = await conn.fetchval(
-        "UPDATE airlock.deploy SET fence = pg_catalog.nextval('airlock.fence'), holder = $2,"
+        "UPDATE airlock.deploy"
+        " SET fence = GREATEST(pg_catalog.nextval('airlock.fence'), fence + 1), holder = $2,"
         " heartbeat_at = pg_catalog.clock_timestamp(), flow_run = coalesce($3, flow_run)"
         " WHERE id = $1 RETURNING fence",
         deploy.id,
@@ -476,7 +532,7 @@ async def outcomes(conn: Conn, target: str, *, since: datetime) -> tuple[Outcome
     if not await exists(conn):
         return ()
     rows = await conn.fetch(postgres.query("deploy_outcomes"), target, since, REOPENED)
-    return tuple(Outcome(**dict(row)) for row in rows)
+    return tuple(record.row(Outcome, dict(row)) for row in rows)
 
 
 async def tally(conn: Conn, target: str) -> tuple[dict[State, int], datetime | None]:
@@ -499,7 +555,7 @@ async def tally(conn: Conn, target: str) -> tuple[dict[State, int], datetime | N
 def _deploy(row: asyncpg.Record) -> Deploy:
     # A ledger that no deploy has upgraded yet lacks the newer columns.
     values: dict[str, Any] = {name: row[name] for name in Deploy.__slots__ if name in row}
-    return Deploy(**values, runner_gone=holder.is_gone(row["holder"]))
+    return record.row(Deploy, {**values, "runner_gone": holder.is_gone(row.get("holder") or "")})
 
 
 # ---------------------------------------------------------------- migrations
@@ -524,7 +580,7 @@ async def migration_of(conn: Conn, number: int, version: int) -> AppliedMigratio
 
 
 def _migrations(rows: list[asyncpg.Record]) -> tuple[AppliedMigration, ...]:
-    return tuple(AppliedMigration(**dict(row)) for row in rows)
+    return tuple(record.row(AppliedMigration, dict(row)) for row in rows)
 
 
 def forward_record(
@@ -621,7 +677,7 @@ async def backfills(conn: Conn, number: int) -> tuple[BackfillProgress, ...]:
     if await version(conn) < 3:
         return ()
     rows = await conn.fetch(postgres.query("backfills"), number)
-    return tuple(BackfillProgress(**dict(row)) for row in rows)
+    return tuple(record.row(BackfillProgress, dict(row)) for row in rows)
 
 
 async def begin_backfill(
@@ -692,7 +748,7 @@ async def events(conn: Conn, number: int) -> tuple[Event, ...]:
         "SELECT at, step, phase, detail FROM airlock.event WHERE deploy = $1 ORDER BY sequence",
         number,
     )
-    return tuple(Event(**dict(row)) for row in rows)
+    return tuple(record.row(Event, dict(row)) for row in rows)
 
 
 async def was_reopened(conn: Conn, number: int) -> bool:
@@ -797,8 +853,14 @@ async def load_catalogue(conn: Conn, fingerprint: str) -> Catalogue:
         "SELECT objects FROM airlock.catalogue WHERE fingerprint = $1", fingerprint
     )
     if text is None:
-        raise Refused(f"The ledger has no catalogue {fingerprint[:12]}.")
-    return Catalogue.from_json(text)
+        raise Unreadable(f"The ledger has no catalogue {fingerprint[:12]}")
+    try:
+        found = Catalogue.from_json(text)
+    except ValueError:
+        found = None
+    if found is None or found.fingerprint != fingerprint:
+        raise Unreadable(f"The ledger's catalogue {fingerprint[:12]} is not what was stored")
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -818,7 +880,7 @@ async def last_seen(conn: Conn) -> LastSeen | None:
         "SELECT id AS deploy, schema_after AS fingerprint, guard_after AS guard FROM airlock.deploy"
         " WHERE schema_after IS NOT NULL ORDER BY finished_at DESC NULLS LAST LIMIT 1"
     )
-    return LastSeen(**dict(row)) if row else None
+    return record.row(LastSeen, dict(row)) if row else None
 
 
 # ---------------------------------------------------------------- outbox
@@ -876,7 +938,7 @@ async def undelivered(conn: Conn) -> tuple[QueuedAlert, ...]:
         " - created_at)::double precision AS age_s FROM airlock.alert"
         " WHERE delivered_at IS NULL ORDER BY id"
     )
-    return tuple(QueuedAlert(**dict(row)) for row in rows)
+    return tuple(record.row(QueuedAlert, dict(row)) for row in rows)
 
 
 async def unannounced(conn: Conn) -> tuple[QueuedAlert, ...]:
@@ -887,7 +949,7 @@ async def unannounced(conn: Conn) -> tuple[QueuedAlert, ...]:
         "SELECT FROM airlock.delivery WHERE alert = a.id AND channel = $1) ORDER BY id",
         EVENTS,
     )
-    return tuple(QueuedAlert(**dict(row)) for row in rows)
+    return tuple(record.row(QueuedAlert, dict(row)) for row in rows)
 
 
 async def claim_event(conn: Conn, alert: int) -> bool:
@@ -932,7 +994,7 @@ async def last_alert(
         target,
         kind,
     )
-    return QueuedAlert(**dict(row)) if row else None
+    return record.row(QueuedAlert, dict(row)) if row else None
 
 
 async def deliveries(conn: Conn) -> tuple[Delivery, ...]:
@@ -940,7 +1002,7 @@ async def deliveries(conn: Conn) -> tuple[Delivery, ...]:
     if await version(conn) < WITH_DELIVERIES:
         return ()
     rows = await conn.fetch(postgres.query("deliveries"))
-    return tuple(Delivery(**dict(row)) for row in rows)
+    return tuple(record.row(Delivery, dict(row)) for row in rows)
 
 
 async def given_up(conn: Conn, channels: Sequence[str], *, within_s: float) -> tuple[Delivery, ...]:
@@ -948,7 +1010,7 @@ async def given_up(conn: Conn, channels: Sequence[str], *, within_s: float) -> t
     if await version(conn) < WITH_DELIVERIES:
         return ()
     rows = await conn.fetch(postgres.query("given_up"), channels, within_s)
-    return tuple(Delivery(**dict(row)) for row in rows)
+    return tuple(record.row(Delivery, dict(row)) for row in rows)
 
 
 async def address(conn: Conn, found: Sequence[Delivery]) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 import asyncpg
 
 from airlock import syntax
-from airlock.errors import AirlockError, Broken, Refused, Transient
+from airlock.errors import LEDGER_REMEDY, AirlockError, Broken, Refused, Transient
 
 if TYPE_CHECKING:
     _Connection = asyncpg.Connection[asyncpg.Record]
@@ -27,6 +27,9 @@ else:
 # lock not available, server shutting down or starting.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 TRANSIENT_SQLSTATES = ("08", "25P03", "40001", "40P01", "53", "55P03", "57P")
+# What the ledger answers when something else has changed it: tables, columns or a schema that are
+# not there, and rules that its own rows break, such as numbers that are counted again.
+_DAMAGE = ("42P01", "42703", "3F000", "23502", "23503", "23505", "23514")
 REFUSED_SQLSTATES = ("28", "3D000", "42501", "0A000")
 
 # What asyncpg raises when a call fails; InternalClientError where the server had ended a session
@@ -377,6 +380,8 @@ def translate(error: Exception, doing: str) -> AirlockError:
     if isinstance(error, AirlockError):
         return error
     message = f"{doing}: {wording(error)}"
+    if _is_damage(error):
+        message += f". {LEDGER_REMEDY}"
     if is_transient(error):
         return Transient(message)
     # Not Broken: an address that asyncpg cannot read has changed nothing.
@@ -384,6 +389,12 @@ def translate(error: Exception, doing: str) -> AirlockError:
     if refused or sqlstate(error).startswith(REFUSED_SQLSTATES):
         return Refused(message)
     return Broken(message)
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether the ledger lacks something, or one of its rules stands in our own way."""
+    ours = getattr(error, "schema_name", None) == "airlock" or '"airlock.' in str(error)
+    return ours and sqlstate(error) in _DAMAGE
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from airlock.plan import AppliedMigration, Plan
 from airlock.postgres import Conn, quote_ident
 from airlock.settings import Target
 from airlock.snapshot import Clone, Snapshot
+from airlock.syntax import Statement
 
 log = logging.getLogger(__name__)
 
@@ -214,7 +215,7 @@ class _Stage:
         async with self._session() as conn:
             runner = self._runner(conn, measured)
             async with postgres.pinned(conn):
-                stored = await _stored(conn)
+                stored, ours = await _stored(conn), await ledger.state(conn, self.lease.deploy)
             try:
                 await runner.forward(each, position=position)
             except Broken as error:
@@ -223,6 +224,7 @@ class _Stage:
             async with postgres.pinned(conn):
                 after = await read_catalogue(conn)
                 drops = _drops(stored, await _stored(conn))
+                await self._check_ledger(each.file, conn, ours)
         step = RehearsedMigration(
             label=each.label,
             seconds=seconds,
@@ -234,13 +236,15 @@ class _Stage:
         )
         return step, after
 
-    def _runner(self, conn: Conn, measured: Measurement | None = None) -> Runner:
+    def _runner(
+        self, conn: Conn, measured: Measurement | None = None, *, one_by_one: bool = False
+    ) -> Runner:
         return Runner(
             url=self.clone.url,
             conn=conn,
             lease=self.lease,
             budget=self.target.budget,
-            execute=measured.execute if measured else None,
+            execute=measured.execute if measured else _execute if one_by_one else None,
             batches=measured.batches if measured else None,
         )
 
@@ -261,15 +265,30 @@ class _Stage:
             rows = await self._applied(conn)
             for each, should in reversed(list(zip(self.plan.migrations, stages[:-1], strict=True))):
                 began = time.monotonic()
+                async with postgres.pinned(conn):
+                    ours = await ledger.state(conn, self.lease.deploy)
                 try:
-                    await self._runner(conn).reverse(rows[each.version])
+                    await self._runner(conn, one_by_one=True).reverse(rows[each.version])
                 except Broken as error:
                     raise Refused(
                         f"{error} Mend the rollback notes; production is untouched."
                     ) from error
                 seconds.append(time.monotonic() - began)
+                async with postgres.pinned(conn):
+                    await self._check_ledger(f"{each.file}, ROLLBACK NOTES", conn, ours)
                 _check_came_back(each, should, await read_catalogue(conn))
         return seconds[::-1]
+
+    async def _check_ledger(self, source: str, conn: Conn, before: Mapping[str, str]) -> None:
+        """Raises Refused where a migration has changed what only Airlock writes."""
+        after = await ledger.state(conn, self.lease.deploy)
+        keys = before.keys() | after.keys()
+        if changed := sorted(key for key in keys if before.get(key) != after.get(key)):
+            raise Refused(
+                f"{source} changes Airlock's ledger on the clone: {', '.join(changed)}. Expected "
+                "was that it leaves schema airlock alone, or only reads it. Take out what changes "
+                "it, be it in a function or a trigger; production is untouched."
+            )
 
     async def _applied(self, conn: Conn) -> Mapping[int, AppliedMigration]:
         async with postgres.pinned(conn):
@@ -335,6 +354,12 @@ class _Stage:
                 "Mend the rollback notes; production is untouched."
             )
         return waited
+
+
+async def _execute(conn: Conn, statement: Statement) -> None:
+    """By itself, so that it is known which one has done what it may not."""
+    await conn.execute(statement.text)
+    await postgres.after(conn, statement)
 
 
 def new_problems(before: Catalogue, after: Catalogue) -> tuple[str, ...]:

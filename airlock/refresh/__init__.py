@@ -149,7 +149,7 @@ async def choose_snapshot(lease: Lease) -> Snapshot:
     source = settings.target(wanted.source)
     async with ledger.journal(target, lease, "restore_staging") as conn:
         row = await ledger.deploy(conn, lease.deploy)
-        request = RefreshRequest.model_validate_json(row.request)
+        request = record.load(RefreshRequest, row.request)
         chosen = None if request.fresh_snapshot else await _young(source, wanted.max_age_h)
         if chosen is None:
             chosen = await _fresh(source)

@@ -111,7 +111,12 @@ class Project:
 @pytest.fixture
 def project(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Snapshots are dumps, restored into another database of the same server: the fastest way."""
-    root = tmp_path / "project"
+    return configured(database, tmp_path, monkeypatch)
+
+
+def configured(database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The project of a database, as the one that the settings name from now on."""
+    root = folder / "project"
     (root / "migrations").mkdir(parents=True)
     (root / "airlock.toml").write_text(
         """
