@@ -3,6 +3,9 @@
 The same functions serve the clone and production. A transaction carries the ledger's row for what
 it did; a statement that cannot run in one is announced before and recorded after, and a crash in
 between is repaired by looking at the catalogue.
+
+A migration looks its names up where its role and database say, or where it has SET; our own
+statements around it look in pg_catalog only.
 """
 
 from __future__ import annotations
@@ -82,6 +85,11 @@ class _Script:
     halfway: bool = False
     before: Before | None = None
     restraint: Restraint | None = None
+
+    @property
+    def untouched(self) -> str:
+        """SQL that raises where a statement has changed the ledger; ``before`` keeps rows there."""
+        return ledger.untouched(*(ledger.KEPT if self.before else ()))
 
     def was_begun(self, number: int) -> bool:
         return self.halfway or (self.begun and number == self.skip + 1)
@@ -181,7 +189,8 @@ class Runner:
     async def _row(self, version: int) -> AppliedMigration | None:
         if self.begun is not None:
             return self.begun.get(version)
-        return await ledger.migration_of(self.conn, self.lease.deploy, version)
+        async with postgres.pinned(self.conn):
+            return await ledger.migration_of(self.conn, self.lease.deploy, version)
 
     async def _run(self, script: _Script) -> None:
         segments = script.segments
@@ -229,17 +238,27 @@ class Runner:
                 async with self._holding(guard):
                     if script.before is not None:
                         await script.before(self.conn)
+                    # What is deferred to the COMMIT has the path of the migration again.
+                    close = (
+                        f"{script.untouched} {_OUR_ROLE}; {postgres.PIN} {unguard}"
+                        f" {script.record(number)}; {postgres.UNPIN} {end}"
+                    )
+                    opening = postgres.UNPIN
                     *first, last = segment.statements
                     for statement in first:
-                        await self._execute(script, statement, forgiven=forgiven)
-                    close = f"{_OUR_ROLE}; {unguard} {script.record(number)}; {end}"
-                    await self._execute(script, last, forgiven=forgiven, close=close)
+                        await self._execute(script, statement, opening=opening, forgiven=forgiven)
+                        opening = ""
+                    await self._execute(
+                        script, last, opening=opening, forgiven=forgiven, close=close
+                    )
 
         await self._patiently(script.source, attempt)
 
     @asynccontextmanager
     async def _holding(self, guard: str = "") -> AsyncGenerator[None]:
-        """A transaction within the budget that holds the fence. The block's last message ends it.
+        """A transaction within the budget that holds the fence, pinned to our own path.
+
+        The block's last message ends it.
 
         guard: SQL for its begin.
         Few messages: many small migrations wait for those more than for anything else.
@@ -248,7 +267,9 @@ class Runner:
             limits = await self._transaction_limits()
             if self._lock_ms != self.budget.lock_timeout_ms:
                 limits += f"SET LOCAL lock_timeout = {self._lock_ms};"
-            await ledger.check_fence(self.conn, self.lease, begin=f"BEGIN; {limits}{guard}")
+            await ledger.check_fence(
+                self.conn, self.lease, begin=f"BEGIN; {postgres.PIN} {limits}{guard}"
+            )
             yield
         except BaseException:
             if not self.conn.is_closed():
@@ -268,9 +289,10 @@ class Runner:
             # gets past one.
             major = self.conn.get_server_version().major
             self._limits += self._look_after_client(local=True)
-            if await self.conn.fetchval(
-                for_version(postgres.query("may_set_deadlock_timeout"), major)
-            ):
+            asked = for_version(postgres.query("may_set_deadlock_timeout"), major)
+            async with postgres.pinned(self.conn):
+                may_set = await self.conn.fetchval(asked)
+            if may_set:
                 self._limits += f"SET LOCAL deadlock_timeout = {max(lock_ms // 5, 10)};"
         return self._limits
 
@@ -279,26 +301,27 @@ class Runner:
         script: _Script,
         statement: Statement,
         *,
+        opening: str = "",
         forgiven: tuple[str, ...] = (),
         close: str = "",
     ) -> None:
         """Run one statement, and what closes its transaction after it.
 
-        forgiven: SQLSTATEs that say that it is not needed.
+        opening: SQL that goes before it. forgiven: SQLSTATEs that say that it is not needed.
         Where nothing stands in between, both go in one message: locks are not held for another
         journey to the server.
         """
         together = close if self.execute is None and not forgiven else ""
         inside = self.conn.is_in_transaction()
-        limit = script.restraint.limit(statement) if script.restraint and inside else ""
         began = time.monotonic()
         try:
             if forgiven and inside:
-                await self.conn.execute("SAVEPOINT airlock_statement")
-            if self.execute is None:
-                await self.conn.execute(f"{limit}{statement.text}\n;{together}")
+                await self.conn.execute(f"{opening} SAVEPOINT airlock_statement")
+                opening = ""
+            if inside:
+                await self._send(script, statement, opening, together)
             else:
-                await self.execute(self.conn, statement)
+                await self._run_alone(statement)
         except asyncpg.PostgresError as error:
             if postgres.sqlstate(error) in forgiven:
                 if inside:
@@ -309,12 +332,38 @@ class Runner:
                 raise
             else:
                 where = f"{script.source}, line {statement.line}: {statement.summary}"
+                if together and postgres.sqlstate(error) == ledger.CHANGED:
+                    where = f"{script.source}: one of the statements up to {statement.summary}"
                 why = f"failed: {postgres.wording(error)}"
                 if script.restraint is not None:
                     why = script.restraint.why(statement, error, time.monotonic() - began) or why
                 raise Broken(f"{where} {why}") from error
         if close and not together:
             await self.conn.execute(close)
+
+    async def _send(
+        self, script: _Script, statement: Statement, opening: str, together: str
+    ) -> None:
+        """A statement in a transaction.
+
+        Where somebody looks at each, it is known of each whether it has left the ledger alone.
+        """
+        if self.execute is not None:
+            if opening:
+                await self.conn.execute(opening)
+            await self.execute(self.conn, statement)
+            await self.conn.execute(script.untouched)
+            return
+        limit = script.restraint.limit(statement) if script.restraint else ""
+        await self.conn.execute(f"{opening}{limit}{statement.text}\n;{together}")
+        await postgres.after(self.conn, statement)
+
+    async def _run_alone(self, statement: Statement) -> None:
+        if self.execute is not None:
+            await self.execute(self.conn, statement)
+            return
+        await self.conn.execute(statement.text)
+        await postgres.after(self.conn, statement)
 
     async def _patiently(self, source: str, attempt: Callable[[], Awaitable[None]]) -> None:
         """Try until the locks are had; between tries the queue behind us drains."""
@@ -362,12 +411,12 @@ class Runner:
                 if script.before is not None:
                     await script.before(self.conn)
                 record = await body()
-                await self.conn.execute(f"{_OUR_ROLE}; {record}; COMMIT")
+                await self.conn.execute(f"{_OUR_ROLE}; {record}; {postgres.UNPIN} COMMIT")
 
     # ------------------------------------------------------------ outside a transaction
 
     async def _alone(self, script: _Script, statement: Statement, number: int) -> None:
-        async with self.conn.transaction():
+        async with postgres.pinned(self.conn):
             await ledger.check_fence(self.conn, self.lease)
             await self.conn.execute(script.record(number - 1))
         again = script.was_begun(number)
@@ -375,7 +424,7 @@ class Runner:
             await self._patiently(
                 script.source, lambda: self._execute_alone(script, statement, again=again)
             )
-        async with self.conn.transaction():
+        async with postgres.pinned(self.conn):
             await ledger.check_fence(self.conn, self.lease)
             await self.conn.execute(script.record(number))
 
@@ -433,7 +482,7 @@ class Runner:
         if cut_off.transactional or isinstance(cut_off, Backfill):
             return
         statement = cut_off.statements[0]
-        async with self.conn.transaction():
+        async with postgres.pinned(self.conn):
             await ledger.check_fence(self.conn, self.lease)
         await self._set_again(segments[: row.segments_done])
         await self._limit_session(statement)

@@ -53,9 +53,9 @@ async def check(conn: Conn, migrations: tuple[Migration, ...]) -> None:
 
 
 async def _row(conn: Conn, segment: Backfill) -> asyncpg.Record | None:
-    return await conn.fetchrow(
-        postgres.query("backfill_column"), segment.relation, segment.header.key
-    )
+    # A backfill is alone in its file: nothing has set another path before it.
+    (oid,) = await postgres.meant(conn, segment.relation)
+    return await conn.fetchrow(postgres.query("backfill_column"), oid, segment.header.key)
 
 
 def _hidden(segment: Backfill, row: asyncpg.Record) -> str:
@@ -112,6 +112,7 @@ class Walk:
     record: str
     transaction: Transaction
     throttle: Throttle | None = None
+    _relation: str = field(default="", init=False)
     _type: str = field(default="", init=False)
     _began: tuple[float, int] = field(default=(0.0, 0), init=False)
     _told_at: float = field(default=0.0, init=False)
@@ -122,11 +123,12 @@ class Walk:
         Broken when a batch failed, Transient when it may go on later. What is committed by then
         stays, and the next runner goes on after it.
         """
-        row = await _row(self.conn, self.segment)
+        async with postgres.pinned(self.conn):
+            row = await _row(self.conn, self.segment)
         if problem := next(_problems(self.segment, row), ""):
             raise Refused(f"{self.source}: {problem}")
         assert row is not None  # noqa: S101 – for the type checker
-        self._type = row["type"]
+        self._relation, self._type = row["relation"], row["exact_type"]
         await postgres.stay_connected(self.conn)
         await self.conn.execute(_SESSION)
         progress = await self._begin()
@@ -174,7 +176,8 @@ class Walk:
             # No further than the forward SQL came: the rows behind are as they were.
             return forward.last_key, forward.walked_rows
         upper = await self.conn.fetchval(
-            f"SELECT {self._key}::text FROM {self._from} ORDER BY {self._key} DESC LIMIT 1"  # noqa: S608
+            f"SELECT {self._key}::pg_catalog.text FROM {self._from}"  # noqa: S608 – quoted names
+            f" ORDER BY {self._key} DESC LIMIT 1"
         )
         plan = await self.conn.fetchval(f"EXPLAIN (FORMAT JSON) SELECT FROM {self._from}")
         return upper, int(json.loads(plan)[0]["Plan"]["Plan Rows"])
@@ -183,10 +186,13 @@ class Walk:
     def _key(self) -> str:
         return f"t.{quote_ident(self.segment.header.key)}"
 
+    def _value(self, parameter: str) -> str:
+        return f"({parameter}::pg_catalog.text)::{self._type}"
+
     @property
     def _from(self) -> str:
         only = "" if self.segment.with_children else "ONLY "
-        return f"{only}{self.segment.relation} AS t"
+        return f"{only}{self._relation} AS t"
 
     # ------------------------------------------------------------ a batch
 
@@ -217,7 +223,8 @@ class Walk:
             with self._failing():
                 boundary = await self._boundary(progress, size)
                 upto = progress.upper_key if boundary is None else boundary
-                tag = await self.conn.execute(sql, *_keys(upto, progress.last_key))
+                async with postgres.unpinned(self.conn):
+                    tag = await self.conn.execute(sql, *_keys(upto, progress.last_key))
             rows = int(tag.rsplit(" ", 1)[-1])
             if observe is not None:
                 await observe(rows, time.monotonic() - began)
@@ -229,17 +236,18 @@ class Walk:
                 batches=progress.batches + 1,
             )
             after[:] = [done]
-            return ledger.batch_record(self.lease, done)
+            # On the way back what the table has is kept before.
+            return ledger.untouched(*ledger.KEPT) + ledger.batch_record(self.lease, done)
 
         await self.transaction(body)
         return after[0]
 
     async def _boundary(self, progress: BackfillProgress, size: int) -> str | None:
         """The key of the last row of a batch; None when fewer are left."""
-        above = "" if progress.last_key is None else f" AND {self._key} > ($2::text)::{self._type}"
+        above = "" if progress.last_key is None else f" AND {self._key} > {self._value('$2')}"
         return await self.conn.fetchval(
-            f"SELECT {self._key}::text FROM {self._from}"  # noqa: S608 – quoted names around values
-            f" WHERE {self._key} <= ($1::text)::{self._type}{above}"
+            f"SELECT {self._key}::pg_catalog.text FROM {self._from}"  # noqa: S608 – quoted names
+            f" WHERE {self._key} <= {self._value('$1')}{above}"
             f" ORDER BY {self._key} OFFSET {size - 1:d} LIMIT 1",
             *_keys(progress.upper_key, progress.last_key),
         )

@@ -86,14 +86,15 @@ class Backfill(Segment):
     def ranged(self, key_type: str, *, first: bool) -> str:
         """The statement for one range: keys up to $1, and above $2 unless it is the first.
 
-        Both are text; key_type is what they are read as, as the server writes it.
+        Both are text; key_type is what they are read as, quoted and qualified as the operators
+        are: the statement has the path of whoever wrote it.
         Raises Refused where that cannot be told apart from what the statement says itself.
         """
         named = self._range_var.get("alias", {}).get("aliasname") or self._range_var["relname"]
         key = syntax.quote_ident(named, self.header.key)
-        limits = [f"{key} <= ($1::text)::{key_type}"]
+        limits = [f"{key} OPERATOR(pg_catalog.<=) ($1::pg_catalog.text)::{key_type}"]
         if not first:
-            limits.append(f"{key} > ($2::text)::{key_type}")
+            limits.append(f"{key} OPERATOR(pg_catalog.>) ($2::pg_catalog.text)::{key_type}")
         return _restricted(self.statement, " AND ".join(limits))
 
 

@@ -74,10 +74,10 @@ def _row(columns: Sequence[str]) -> str:
 
 
 async def _read(conn: Conn, table: Table, columns: Sequence[str]) -> Content:
-    digest = f"pg_catalog.hashtextextended({_row(columns)}::text, 0)::numeric"
+    digest = f"pg_catalog.hashtextextended({_row(columns)}::pg_catalog.text, 0)::numeric"
     # ONLY: partitions and children are tables of their own. Identifiers are quoted.
     rows = await conn.fetch(
-        f"SELECT pg_catalog.count(*) AS rows, pg_catalog.sum({digest})::text AS digest"  # noqa: S608
+        f"SELECT pg_catalog.count(*) AS rows, pg_catalog.sum({digest})::pg_catalog.text AS digest"  # noqa: S608
         f" FROM ONLY {quote_ident(*table)} AS t"
     )
     return Content(rows=rows[0]["rows"], digest=rows[0]["digest"] or "0")

@@ -221,7 +221,7 @@ async def _cast(conn: Conn, target: Target, row: Deploy) -> Cast:
     except Refused as error:
         # The restart says so, too, and what there is to do.
         return Cast(not_tried=str(error))
-    request = DeployRequest.model_validate_json(row.request)
+    request = record.load(DeployRequest, row.request)
     return Cast(running=running, new=record.load(Release, row.release), skip=request.skip)
 
 
@@ -257,7 +257,7 @@ async def _question(
 ) -> Approval:
     before = await ledger.load_catalogue(conn, rehearsed.schema_before)
     expected = await ledger.load_catalogue(conn, _needed(row.schema_expected, "schema"))
-    request = DeployRequest.model_validate_json(row.request)
+    request = record.load(DeployRequest, row.request)
     because = approval.needed(target, request, rehearsed, diff(before, expected))
     meanwhile = ""
     if known is not None:
@@ -447,9 +447,9 @@ async def run_plan(
     await _look_out(conn, lease, todo, phase, seen, budget)
     await ledger.advance(conn, lease, begun)
     purpose = sessions.apply_name(lease)
-    async with postgres.connect(target.database_url, purpose=purpose) as production:
-        await sessions.end_earlier(production, lease)
-        rows = await ledger.migrations_of(production, lease.deploy)
+    await sessions.end_earlier(conn, lease)
+    rows = await ledger.migrations_of(conn, lease.deploy)
+    async with postgres.connect(target.database_url, purpose=purpose, pinned=False) as production:
         runner = Runner(
             url=target.database_url,
             conn=production,
@@ -907,7 +907,7 @@ async def _catalogue(conn: Conn, fingerprint: str | None) -> Catalogue | None:
 
 async def _request(conn: Conn, lease: Lease) -> DeployRequest:
     row = await ledger.deploy(conn, lease.deploy)
-    return DeployRequest.model_validate_json(row.request)
+    return record.load(DeployRequest, row.request)
 
 
 def _needed(text: str | None, what: str) -> str:

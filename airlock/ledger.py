@@ -20,7 +20,7 @@ import asyncpg
 from airlock import holder, postgres, record, settings
 from airlock.aftermath import Aftermath
 from airlock.catalogue import Catalogue
-from airlock.errors import AirlockError, LeaseLost, Refused, Transient
+from airlock.errors import AirlockError, LeaseLost, Refused, Transient, Unreadable
 from airlock.migration import Migration, label
 from airlock.plan import AppliedMigration, Plan
 from airlock.postgres import Conn, quote_ident
@@ -45,6 +45,10 @@ CANCELLED = "cancel"
 CUT_OFF = "cut_off"
 # And where a run of Prefect opened it.
 OPENED = "opened_by_run"
+# The SQLSTATE of a statement of somebody else's that has changed the ledger.
+CHANGED = "AL001"
+# Where rows are kept, and their numbers.
+KEPT = ("kept", "kept_id_seq")
 # How long an upgrade of the ledger's tables waits for whoever has them.
 UPGRADE_LOCK_MS = 5000
 
@@ -127,9 +131,9 @@ class Deploy:
 
     @property
     def planned(self) -> Plan:
-        """The plan. Raises Refused for a row without one."""
+        """The plan. Raises Unreadable for a row without one."""
         if self.plan is None:
-            raise Refused(f"Deploy {self.id} has no plan in the ledger.")
+            raise Unreadable(f"The ledger has no plan of deploy {self.id}")
         return record.load(Plan, self.plan)
 
     @property
@@ -285,14 +289,22 @@ async def connection(target: Target) -> AsyncGenerator[Conn]:
 
 
 async def exists(conn: Conn) -> bool:
-    return bool(await conn.fetchval("SELECT pg_catalog.to_regclass('airlock.deploy') IS NOT NULL"))
+    """Whether there is a ledger. Raises Unreadable where it is there without its deploys."""
+    row = await conn.fetchrow(postgres.query("ledger_exists"))
+    assert row is not None  # noqa: S101 – for the type checker
+    if row["has_others"] and not row["has_deploys"]:
+        raise Unreadable("The ledger has no table airlock.deploy any more")
+    return row["has_deploys"]
 
 
 async def version(conn: Conn) -> int:
     """The version of the ledger's tables; 0 where there are none."""
     if not await exists(conn):
         return 0
-    return int(await conn.fetchval("SELECT max(version) FROM airlock.ledger"))
+    found = await conn.fetchval("SELECT pg_catalog.max(version) FROM airlock.ledger")
+    if found is None:
+        raise Unreadable("The ledger does not say its version: airlock.ledger is empty")
+    return int(found)
 
 
 async def ensure(conn: Conn) -> None:
@@ -315,7 +327,9 @@ async def ensure(conn: Conn) -> None:
             for number in range(found + 1, VERSION + 1):
                 await conn.execute(postgres.query(f"ledger_{number}"))
     except asyncpg.InsufficientPrivilegeError as error:
-        name = await conn.fetchrow("SELECT current_database() AS db, current_user AS role")
+        name = await conn.fetchrow(
+            "SELECT pg_catalog.current_database() AS db, current_user AS role"
+        )
         database, role = (name["db"], name["role"]) if name else ("?", "?")
         raise Refused(
             f"The ledger cannot be created: {error}. As the database's owner run: "
@@ -335,6 +349,48 @@ async def ensure(conn: Conn) -> None:
     ):
         # Another runner created it in this very moment.
         await conn.execute("SELECT 1 FROM airlock.deploy LIMIT 0")
+
+
+def untouched(*ours: str) -> str:
+    """SQL that raises where others' statements in this transaction have changed the ledger.
+
+    ours: the tables that we have written in it.
+    """
+    return postgres.query("ledger_untouched").format(ours=",".join(ours), state=CHANGED)
+
+
+async def state(conn: Conn, number: int) -> dict[str, str]:
+    """What schema airlock consists of, each part with a text that differs after a change.
+
+    number: the deploy that is under way, whose own rows about its migrations are left out.
+    """
+    found: dict[str, str] = {}
+    for row in await conn.fetch(postgres.query("ledger_definition")):
+        found[row["name"]] = found.get(row["name"], "") + row["definition"]
+    tables = await conn.fetch(postgres.query("ledger_tables"))
+    counts = " UNION ALL ".join(_rows_of(row["name"], row["kind"], number) for row in tables)
+    found |= {f"rows of {name}": rows for name, rows in await conn.fetch(counts)} if counts else {}
+    return found
+
+
+_UNDER_WAY = (
+    "airlock.migration",
+    "airlock.event",
+    "airlock.backfill",
+    "airlock.backfill_batch",
+)
+
+
+def _rows_of(name: str, kind: str, number: int) -> str:
+    """SQL for what a table of ours holds, by the transactions that wrote its rows."""
+    if kind == "S":
+        return f"SELECT '{name}', pg_catalog.concat(s.last_value, s.is_called) FROM {name} AS s"  # noqa: S608 – quoted
+    others = f" WHERE t.deploy <> {number:d}" if name in _UNDER_WAY else ""
+    return (
+        f"SELECT '{name}', pg_catalog.concat(pg_catalog.count(*), ' ', pg_catalog.sum("  # noqa: S608 – quoted
+        "pg_catalog.hashtextextended(t.xmin::pg_catalog.text, 0)::numeric))"
+        f" FROM {name} AS t{others}"
+    )
 
 
 # ---------------------------------------------------------------- one at a time
@@ -380,6 +436,8 @@ async def begin(
             OPENED,
         )
     except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != "deploy_open":
+            raise
         raise Refused(
             f"Another deploy of {request.target} is open. Look at it: airlock status "
             f"{request.target}"
@@ -392,7 +450,7 @@ async def begun(conn: Conn, request: DeployRequest | RefreshRequest) -> Lease | 
     newest = await last(conn)
     if newest is None or (newest.state, newest.holder) != ("planned", holder.name()):
         return None
-    if json.loads(newest.request) != request.model_dump(mode="json"):
+    if record.load(dict[str, Any], newest.request) != request.model_dump(mode="json"):
         return None
     return Lease(target=request.target, deploy=newest.id, fence=newest.fence)
 
@@ -403,8 +461,9 @@ async def take_over(conn: Conn, deploy: Deploy, *, flow_run: str | None = None) 
     flow_run: the run of Prefect that works on it from now on.
     """
     fence = await conn.fetchval(
-        "UPDATE airlock.deploy SET fence = nextval('airlock.fence'), holder = $2,"
-        " heartbeat_at = clock_timestamp(), flow_run = coalesce($3, flow_run)"
+        "UPDATE airlock.deploy"
+        " SET fence = GREATEST(pg_catalog.nextval('airlock.fence'), fence + 1), holder = $2,"
+        " heartbeat_at = pg_catalog.clock_timestamp(), flow_run = coalesce($3, flow_run)"
         " WHERE id = $1 RETURNING fence",
         deploy.id,
         holder.name(),
@@ -446,7 +505,8 @@ async def _update(
 ) -> None:
     assignments = [f"{quote_ident(name)} = ${n}" for n, name in enumerate(columns, 3)]
     if finished is not None:
-        assignments.append(f"finished_at = {'clock_timestamp()' if finished else 'NULL'}")
+        now = "pg_catalog.clock_timestamp()"
+        assignments.append(f"finished_at = {now if finished else 'NULL'}")
     # Column names are ours, from the call; values are parameters.
     statement = f"UPDATE airlock.deploy SET {', '.join(assignments)} WHERE id = $1 AND fence = $2"  # noqa: S608
     async with conn.transaction():
@@ -483,7 +543,7 @@ async def last_of_run(conn: Conn, flow_run: str) -> int | None:
     if await version(conn) < WITH_RUNS:
         return None
     return await conn.fetchval(
-        "SELECT max(id) FROM (SELECT id FROM airlock.deploy WHERE flow_run = $1 UNION ALL"
+        "SELECT pg_catalog.max(id) FROM (SELECT id FROM airlock.deploy WHERE flow_run = $1 UNION ALL"
         " SELECT deploy FROM airlock.event WHERE step = $2 AND detail = $1) AS its (id)",
         flow_run,
         OPENED,
@@ -506,7 +566,7 @@ async def outcomes(conn: Conn, target: str, *, since: datetime) -> tuple[Outcome
     if not await exists(conn):
         return ()
     rows = await conn.fetch(postgres.query("deploy_outcomes"), target, since, REOPENED)
-    return tuple(Outcome(**dict(row)) for row in rows)
+    return tuple(record.row(Outcome, dict(row)) for row in rows)
 
 
 async def tally(conn: Conn, target: str) -> tuple[dict[State, int], datetime | None]:
@@ -517,8 +577,9 @@ async def tally(conn: Conn, target: str) -> tuple[dict[State, int], datetime | N
     if not await exists(conn):
         return {}, None
     rows = await conn.fetch(
-        "SELECT state, pg_catalog.count(*), max(finished_at) AS finished_at FROM airlock.deploy"
-        " WHERE target = $1 AND request->>'dry_run' = 'false' GROUP BY state ORDER BY state",
+        "SELECT state, pg_catalog.count(*), pg_catalog.max(finished_at) AS finished_at"
+        " FROM airlock.deploy WHERE target = $1 AND request->>'dry_run' = 'false'"
+        " GROUP BY state ORDER BY state",
         target,
     )
     ends = {row["state"]: row["finished_at"] for row in rows}
@@ -528,7 +589,7 @@ async def tally(conn: Conn, target: str) -> tuple[dict[State, int], datetime | N
 def _deploy(row: asyncpg.Record) -> Deploy:
     # A ledger that no deploy has upgraded yet lacks the newer columns.
     values: dict[str, Any] = {name: row[name] for name in Deploy.__slots__ if name in row}
-    return Deploy(**values, runner_gone=holder.is_gone(row["holder"]))
+    return record.row(Deploy, {**values, "runner_gone": holder.is_gone(row.get("holder") or "")})
 
 
 # ---------------------------------------------------------------- migrations
@@ -553,7 +614,7 @@ async def migration_of(conn: Conn, number: int, version: int) -> AppliedMigratio
 
 
 def _migrations(rows: list[asyncpg.Record]) -> tuple[AppliedMigration, ...]:
-    return tuple(AppliedMigration(**dict(row)) for row in rows)
+    return tuple(record.row(AppliedMigration, dict(row)) for row in rows)
 
 
 def forward_record(
@@ -650,7 +711,7 @@ async def backfills(conn: Conn, number: int) -> tuple[BackfillProgress, ...]:
     if await version(conn) < 3:
         return ()
     rows = await conn.fetch(postgres.query("backfills"), number)
-    return tuple(BackfillProgress(**dict(row)) for row in rows)
+    return tuple(record.row(BackfillProgress, dict(row)) for row in rows)
 
 
 async def begin_backfill(
@@ -721,7 +782,7 @@ async def events(conn: Conn, number: int) -> tuple[Event, ...]:
         "SELECT at, step, phase, detail FROM airlock.event WHERE deploy = $1 ORDER BY sequence",
         number,
     )
-    return tuple(Event(**dict(row)) for row in rows)
+    return tuple(record.row(Event, dict(row)) for row in rows)
 
 
 async def was_reopened(conn: Conn, number: int) -> bool:
@@ -826,8 +887,14 @@ async def load_catalogue(conn: Conn, fingerprint: str) -> Catalogue:
         "SELECT objects FROM airlock.catalogue WHERE fingerprint = $1", fingerprint
     )
     if text is None:
-        raise Refused(f"The ledger has no catalogue {fingerprint[:12]}.")
-    return Catalogue.from_json(text)
+        raise Unreadable(f"The ledger has no catalogue {fingerprint[:12]}")
+    try:
+        found = Catalogue.from_json(text)
+    except ValueError:
+        found = None
+    if found is None or found.fingerprint != fingerprint:
+        raise Unreadable(f"The ledger's catalogue {fingerprint[:12]} is not what was stored")
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -847,7 +914,7 @@ async def last_seen(conn: Conn) -> LastSeen | None:
         "SELECT id AS deploy, schema_after AS fingerprint, guard_after AS guard FROM airlock.deploy"
         " WHERE schema_after IS NOT NULL ORDER BY finished_at DESC NULLS LAST LIMIT 1"
     )
-    return LastSeen(**dict(row)) if row else None
+    return record.row(LastSeen, dict(row)) if row else None
 
 
 # ---------------------------------------------------------------- outbox
@@ -905,25 +972,25 @@ async def undelivered(conn: Conn) -> tuple[QueuedAlert, ...]:
         " - created_at)::double precision AS age_s FROM airlock.alert"
         " WHERE delivered_at IS NULL ORDER BY id"
     )
-    return tuple(QueuedAlert(**dict(row)) for row in rows)
+    return tuple(record.row(QueuedAlert, dict(row)) for row in rows)
 
 
 async def unannounced(conn: Conn) -> tuple[QueuedAlert, ...]:
     """The alerts of the last day that were not emitted as events yet, oldest first."""
     rows = await conn.fetch(
         "SELECT id, deploy, dedup_key, body FROM airlock.alert AS a"
-        " WHERE created_at > clock_timestamp() - interval '1 day' AND NOT EXISTS ("
+        " WHERE created_at > pg_catalog.clock_timestamp() - interval '1 day' AND NOT EXISTS ("
         "SELECT FROM airlock.delivery WHERE alert = a.id AND channel = $1) ORDER BY id",
         EVENTS,
     )
-    return tuple(QueuedAlert(**dict(row)) for row in rows)
+    return tuple(record.row(QueuedAlert, dict(row)) for row in rows)
 
 
 async def claim_event(conn: Conn, alert: int) -> bool:
     """Whether this transaction may emit an alert as an event: nobody else does, or did."""
     row = await conn.fetchrow(
         "INSERT INTO airlock.delivery (alert, channel, attempts, tried_at, delivered_at)"
-        " VALUES ($1, $2, 1, clock_timestamp(), clock_timestamp())"
+        " VALUES ($1, $2, 1, pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp())"
         " ON CONFLICT DO NOTHING RETURNING alert",
         alert,
         EVENTS,
@@ -945,11 +1012,11 @@ async def last_alert(
     """The newest alert about a target; of that kind, if one is named."""
     row = await conn.fetchrow(
         "SELECT id, deploy, dedup_key, body FROM airlock.alert WHERE body->>'target' = $1"
-        " AND ($2::text IS NULL OR body->>'kind' = $2) ORDER BY id DESC LIMIT 1",
+        " AND ($2::pg_catalog.text IS NULL OR body->>'kind' = $2) ORDER BY id DESC LIMIT 1",
         target,
         kind,
     )
-    return QueuedAlert(**dict(row)) if row else None
+    return record.row(QueuedAlert, dict(row)) if row else None
 
 
 async def deliveries(conn: Conn) -> tuple[Delivery, ...]:
@@ -957,7 +1024,7 @@ async def deliveries(conn: Conn) -> tuple[Delivery, ...]:
     if await version(conn) < WITH_DELIVERIES:
         return ()
     rows = await conn.fetch(postgres.query("deliveries"))
-    return tuple(Delivery(**dict(row)) for row in rows)
+    return tuple(record.row(Delivery, dict(row)) for row in rows)
 
 
 async def given_up(conn: Conn, channels: Sequence[str], *, within_s: float) -> tuple[Delivery, ...]:
@@ -965,7 +1032,7 @@ async def given_up(conn: Conn, channels: Sequence[str], *, within_s: float) -> t
     if await version(conn) < WITH_DELIVERIES:
         return ()
     rows = await conn.fetch(postgres.query("given_up"), channels, within_s)
-    return tuple(Delivery(**dict(row)) for row in rows)
+    return tuple(record.row(Delivery, dict(row)) for row in rows)
 
 
 async def address(conn: Conn, found: Sequence[Delivery]) -> None:
@@ -1009,7 +1076,7 @@ async def record_delivery(
 async def close_alerts(conn: Conn, alerts: Sequence[int], channels: Sequence[str]) -> None:
     """Close those of the alerts that none of these channels waits for."""
     await conn.execute(
-        "UPDATE airlock.alert AS a SET delivered_at = clock_timestamp()"
+        "UPDATE airlock.alert AS a SET delivered_at = pg_catalog.clock_timestamp()"
         " WHERE id = ANY($1) AND delivered_at IS NULL AND NOT EXISTS (SELECT FROM airlock.delivery"
         " WHERE alert = a.id AND channel = ANY($2) AND delivered_at IS NULL)",
         alerts,

@@ -2,6 +2,9 @@
 
 PostgreSQL commits such a statement in several parts. Between them stand an invalid index, or a
 partition whose detaching is pending; the catalogue says which, and how far the statement came.
+
+The session has the path of the migration, by which its names are looked up; what we ask about them
+is pinned.
 """
 
 from __future__ import annotations
@@ -35,10 +38,9 @@ async def is_done(conn: Conn, statement: Statement) -> bool:
     if statement.kind == "IndexStmt":
         return bool(await _validity(conn, statement))
     if statement.kind == "DropStmt":
-        names = [await _regclass(conn, name) for name in _dropped(statement)]
-        return not any(names)
+        return not any(await postgres.named(conn, *_dropped(statement)))
     if (pair := _detached(statement)) is not None:
-        there = [await _regclass(conn, name) for name in pair]
+        there = await postgres.named(conn, *pair)
         return all(there) and await _is_pending(conn, *pair) is None
     return False
 
@@ -89,12 +91,13 @@ async def _invalid(
     """The invalid indexes, quoted and qualified, that the statement can have left."""
     match statement.kind:
         case "IndexStmt" if await _validity(conn, statement) is False:
-            rows = await conn.fetch(postgres.query("index_qualified"), *_index(statement))
+            rows = await _ask(conn, "index_qualified", *await _index(conn, statement))
         case "ReindexStmt":
-            place = _reindexed(statement.node)
-            rows = await conn.fetch(postgres.query("index_leftovers"), *place, deploy, version)
+            place = await _reindexed(conn, statement.node)
+            rows = await _ask(conn, "index_leftovers", *place, deploy, version)
         case "DropStmt" if back:
-            rows = await conn.fetch(postgres.query("index_invalid"), _dropped(statement))
+            dropped = await postgres.named(conn, *_dropped(statement))
+            rows = await _ask(conn, "index_invalid", dropped)
         case _:
             rows = []
     return [row["name"] for row in rows]
@@ -102,29 +105,28 @@ async def _invalid(
 
 async def _validity(conn: Conn, statement: Statement) -> bool | None:
     """Whether the index of a CREATE INDEX is valid; None when there is none of that name."""
-    return await conn.fetchval(postgres.query("index_validity"), *_index(statement))
+    rows = await _ask(conn, "index_validity", *await _index(conn, statement))
+    return rows[0]["is_valid"] if rows else None
 
 
 async def _is_pending(conn: Conn, parent: str, partition: str) -> bool | None:
     """Whether a detaching is pending; None when the one is no partition of the other."""
-    return await conn.fetchval(
-        "SELECT inhdetachpending FROM pg_catalog.pg_inherits WHERE inhparent ="
-        " pg_catalog.to_regclass($1) AND inhrelid = pg_catalog.to_regclass($2)",
-        parent,
-        partition,
-    )
+    rows = await _ask(conn, "detach_pending", *await postgres.named(conn, parent, partition))
+    return rows[0]["is_pending"] if rows else None
 
 
-async def _regclass(conn: Conn, name: str) -> str | None:
-    return await conn.fetchval("SELECT pg_catalog.to_regclass($1)::text", name)
+async def _ask(conn: Conn, name: str, *values: object) -> list[asyncpg.Record]:
+    async with postgres.pinned(conn):
+        return await conn.fetch(postgres.query(name), *values)
 
 
 # ---------------------------------------------------------------- what a statement names
 
 
-def _index(statement: Statement) -> tuple[str, str]:
-    """The table as written, and the bare name of the index, which is in the table's schema."""
-    return _relation(statement.node["relation"]), statement.node.get("idxname", "")
+async def _index(conn: Conn, statement: Statement) -> tuple[int | None, str]:
+    """The table, and the bare name of the index, which is in the table's schema."""
+    (table,) = await postgres.named(conn, _relation(statement.node["relation"]))
+    return table, statement.node.get("idxname", "")
 
 
 def _dropped(statement: Statement) -> list[str]:
@@ -142,10 +144,11 @@ def _detached(statement: Statement) -> tuple[str, str] | None:
     return _relation(statement.node["relation"]), _relation(partition)
 
 
-def _reindexed(node: Node) -> tuple[str | None, str | None]:
-    """The relation or the schema; neither for the whole database."""
+async def _reindexed(conn: Conn, node: Node) -> tuple[int | None, str | None]:
+    """The relation, 0 where it is gone, or the schema; neither for the whole database."""
     if "relation" in node:
-        return _relation(node["relation"]), None
+        (relation,) = await postgres.named(conn, _relation(node["relation"]))
+        return relation or 0, None
     whole = node["kind"] != "REINDEX_OBJECT_SCHEMA"
     return None, None if whole else quote_ident(node["name"])
 

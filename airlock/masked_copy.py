@@ -34,7 +34,7 @@ SHORTEST_KEY = 16
 
 # Both sides write and read values the same way, whatever the roles and databases have set.
 _PINNED = """
-SET search_path = pg_catalog; SET row_security = off; SET statement_timeout = 0;
+SET search_path = pg_catalog, pg_temp; SET row_security = off; SET statement_timeout = 0;
 SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
 SET default_transaction_read_only = off; SET DateStyle = 'ISO, YMD'; SET IntervalStyle = 'postgres';
 SET TimeZone = 'UTC'; SET extra_float_digits = 3; SET bytea_output = 'hex';
@@ -191,10 +191,10 @@ def derived_key(key: str) -> str:
 
 
 async def _give_key(conn: Conn, derived: str) -> None:
-    if await conn.fetchval("SELECT current_setting('is_superuser') = 'on'"):
+    if await conn.fetchval("SELECT pg_catalog.current_setting('is_superuser') = 'on'"):
         await conn.execute(_UNLOGGED)
     # As a parameter: the text of a statement can be seen by others.
-    await conn.execute("SELECT set_config('airlock_mask.key', $1, false)", derived)
+    await conn.execute("SELECT pg_catalog.set_config('airlock_mask.key', $1, false)", derived)
 
 
 @asynccontextmanager
@@ -220,8 +220,9 @@ async def _largest_first(
     with postgres.translated("measuring the tables"):
         async with _session(clone_url) as conn:
             rows = await conn.fetch(
-                "SELECT COALESCE(pg_table_size(to_regclass(n)), 0) AS size"
-                " FROM unnest($1::text[]) WITH ORDINALITY AS u (n, place) ORDER BY place",
+                "SELECT COALESCE(pg_catalog.pg_table_size(pg_catalog.to_regclass(n)), 0) AS size"
+                " FROM pg_catalog.unnest($1::pg_catalog.text[]) WITH ORDINALITY AS u (n, place)"
+                " ORDER BY place",
                 names,
             )
     sizes = {name: row["size"] for name, row in zip(names, rows, strict=True)}
@@ -326,7 +327,7 @@ async def copy_sequences(*, clone_url: str, build_url: str) -> int:
                     f"SELECT last_value, is_called FROM {name}"  # noqa: S608 – quoted by the server
                 )
                 await sides.build.execute(
-                    "SELECT setval($1::text::regclass, $2, $3)",
+                    "SELECT pg_catalog.setval($1::pg_catalog.text::pg_catalog.regclass, $2, $3)",
                     name,
                     rows[0]["last_value"],
                     rows[0]["is_called"],
@@ -384,7 +385,7 @@ async def check(
 async def require_one_hash(clone: Conn, build: Conn) -> None:
     """Between two hash functions nothing would ever be equal, and every check would pass."""
     # Not ASCII: that is the same in each encoding.
-    sql = "SELECT hashtextextended('Schlüssel' COLLATE \"C\", 0)"
+    sql = "SELECT pg_catalog.hashtextextended('Schlüssel' COLLATE \"C\", 0)"
     if await clone.fetchval(sql) != await build.fetchval(sql):
         raise Refused(
             "The clone and the staging database hash text differently, so their values cannot be "
@@ -394,7 +395,7 @@ async def require_one_hash(clone: Conn, build: Conn) -> None:
 
 def _counting(mask: TableMask, store: Table) -> Callable[[_Sides], Awaitable[_Found]]:
     async def count(sides: _Sides) -> _Found:
-        sql = f"SELECT count(*) FROM ONLY {quote_ident(*store.place)}"  # noqa: S608 – quoted
+        sql = f"SELECT pg_catalog.count(*) FROM ONLY {quote_ident(*store.place)}"  # noqa: S608 – quoted
         there = await sides.build.fetchval(sql)
         expected = 0 if mask.truncated else await sides.clone.fetchval(sql)
         if there == expected:
@@ -413,17 +414,18 @@ def _comparing(mask: TableMask, masked: ColumnMask) -> Callable[[_Sides], Awaita
     only = "" if mask.table.partitioned else "ONLY "
     table = f"{only}{quote_ident(*mask.table.place)} AS t"
     value = f"t.{quote_ident(masked.column.name)}"
+    text = _text(masked.column.name)
 
     async def compare(sides: _Sides) -> _Found:
         if masked.rule.name == "null":
-            left = await sides.build.fetchval(f"SELECT count({value}) FROM {table}")  # noqa: S608 – quoted
+            left = await sides.build.fetchval(f"SELECT pg_catalog.count({value}) FROM {table}")  # noqa: S608 – quoted
         elif masked.rule.name != "noise":
-            left = await _survivors(sides, table, f"{value}::text", f"{value} IS NOT NULL")
+            left = await _survivors(sides, table, text, f"{value} IS NOT NULL")
         elif (row := _row_of(mask, value)) is None:
             reason = "noise, and the rows cannot be told by a kept primary key"
             return _Found(not_compared=(f"{label}: {reason}",))
         else:
-            left = await _survivors(sides, table, row, f"{value}::text !~ '^-?[0.]+$|NaN|Infinity'")
+            left = await _survivors(sides, table, row, f"{text} !~ '^-?[0.]+$|NaN|Infinity'")
         if not left:
             return _Found(compared=(label,))
         said = (
@@ -441,12 +443,12 @@ def _row_of(mask: TableMask, value: str) -> str | None:
     key = mask.table.primary_key
     if not key or not kept.issuperset(key):
         return None
-    return f"ROW({', '.join(f't.{quote_ident(name)}' for name in key)}, {value})::text"
+    return f"ROW({', '.join(f't.{quote_ident(name)}' for name in key)}, {value})::pg_catalog.text"
 
 
 async def _survivors(sides: _Sides, table: str, text: str, where: str) -> int:
     """How many rows of the clone have a text that also stands in the build, compared by hashes."""
-    hashed = f'hashtextextended({text} COLLATE "C", 0)'
+    hashed = f'pg_catalog.hashtextextended({text} COLLATE "C", 0)'
     async with sides.clone.transaction():
         await sides.clone.execute(
             "CREATE TEMPORARY TABLE airlock_masked (hash bigint) ON COMMIT DROP"
@@ -460,7 +462,7 @@ async def _survivors(sides: _Sides, table: str, text: str, where: str) -> int:
         )
         return int(
             await sides.clone.fetchval(
-                f"SELECT count(*) FROM {table} WHERE {where}"  # noqa: S608 – quoted
+                f"SELECT pg_catalog.count(*) FROM {table} WHERE {where}"  # noqa: S608 – quoted
                 f" AND {hashed} IN (SELECT hash FROM pg_temp.airlock_masked)"
             )
         )
@@ -550,7 +552,7 @@ async def _look_closer(
     rows, shape = 0, ""
     sql = (
         f"SELECT found[1] FROM {table},"  # noqa: S608 – quoted
-        f" regexp_matches({_text(name)}, $1, 'g') AS found"
+        f" pg_catalog.regexp_matches({_text(name)}, $1, 'g') AS found"
     )
     async with conn.transaction():
         async for row in conn.cursor(sql, f"({pattern.regex})", prefetch=1000):
@@ -567,7 +569,7 @@ async def _look_closer(
 
 
 def _text(name: str) -> str:
-    return f"t.{quote_ident(name)}::text"
+    return f"t.{quote_ident(name)}::pg_catalog.text"
 
 
 # ---------------------------------------------------------------- sessions

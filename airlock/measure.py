@@ -64,7 +64,9 @@ class Measurement:
         """Run one statement and measure it; what ``apply.Runner`` calls on the clone."""
         alone = needs_no_transaction(statement)
         predicted, world = await self._predicted(conn, statement)
-        before, held, wal = await self._before(conn), await _locks(conn), await _wal(conn)
+        async with postgres.pinned(conn):
+            before, held, wal = await self._before(conn), await _locks(conn), await _wal(conn)
+        locks: dict[_Lock, float] = {}
         if alone:
             async with self._polling(conn.get_server_pid()) as seen:
                 began = time.monotonic()
@@ -75,14 +77,18 @@ class Measurement:
             began = time.monotonic()
             status = await conn.execute(statement.text)
             seconds = time.monotonic() - began
-            locks = dict.fromkeys(await _locks(conn), seconds)
+        await postgres.after(conn, statement)
+        async with postgres.pinned(conn):
+            after, wal = await _relations(conn), await _wal(conn) - wal
+            if not alone:
+                locks = dict.fromkeys(await _locks(conn), seconds)
         effects = StatementEffects(
             line=statement.line,
             statement=statement.summary,
             seconds=seconds,
-            wal_bytes=await _wal(conn) - wal,
+            wal_bytes=wal,
             rows=_rows(status),
-            effects=_effects(before, await _relations(conn), held, locks, alone=alone),
+            effects=_effects(before, after, held, locks, alone=alone),
             predicted=predicted.effects,
             unknown=predicted.unknown,
         )
@@ -96,7 +102,9 @@ class Measurement:
         All do the same, so locks and scans are those of the first.
         """
         predicted, _ = await self._predicted(conn, statement)
-        before, wal, began = await self._before(conn), await _wal(conn), time.monotonic()
+        async with postgres.pinned(conn):
+            before, wal = await self._before(conn), await _wal(conn)
+        began = time.monotonic()
         rows, longest_s = 0, 0.0
         effects: tuple[Effect, ...] | None = None
 
@@ -109,11 +117,13 @@ class Measurement:
                 effects = _effects(before, after, frozenset(), locks, alone=False)
 
         yield observe
+        async with postgres.pinned(conn):
+            wal = await _wal(conn) - wal
         measured = StatementEffects(
             line=statement.line,
             statement=statement.summary,
             seconds=time.monotonic() - began,
-            wal_bytes=await _wal(conn) - wal,
+            wal_bytes=wal,
             rows=rows,
             effects=tuple(replace(each, held_s=longest_s) for each in effects or ()),
             predicted=predicted.effects,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from airlock import batch, effects, files, syntax
+from airlock import batch, effects, files, protection, syntax
 from airlock.errors import Refused
 
 # When a migration is applied: before the new release serves, or after it is healthy.
@@ -248,6 +248,12 @@ def _check_statements(file: str, statements: Iterable[syntax.Statement]) -> None
             raise Refused(
                 f"{file}, line {statement.line}: {statement.summary} stands in the file. Remove "
                 "it: each migration runs in one transaction together with its ledger row."
+            )
+        if problem := protection.problem(statement):
+            raise Refused(
+                f"{file}, line {statement.line}: {statement.summary}: {problem}. Expected were "
+                "statements that leave schema airlock alone, or SELECT and GRANT SELECT: it holds "
+                "what was done, and only Airlock writes it. Take the statement out."
             )
         if statement.kind == "CopyStmt" and not statement.node.get("filename"):
             raise Refused(_client_copy(file, statement.line))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import asyncpg
 
 from airlock import dsn, syntax
 from airlock.dsn import without_password
-from airlock.errors import AirlockError, Broken, Refused, Transient
+from airlock.errors import LEDGER_REMEDY, AirlockError, Broken, Refused, Transient
 
 if TYPE_CHECKING:
     _Connection = asyncpg.Connection[asyncpg.Record]
@@ -29,6 +30,9 @@ else:
 # lock not available, server shutting down or starting.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 TRANSIENT_SQLSTATES = ("08", "25P03", "40001", "40P01", "53", "55P03", "57P")
+# What the ledger answers when something else has changed it: tables, columns or a schema that are
+# not there, and rules that its own rows break, such as numbers that are counted again.
+_DAMAGE = ("42P01", "42703", "3F000", "23502", "23503", "23505", "23514")
 REFUSED_SQLSTATES = ("28", "3D000", "42501", "0A000")
 
 # What asyncpg raises when a call fails; InternalClientError where the server had ended a session
@@ -59,6 +63,21 @@ WHEN_GONE = {
     "tcp_user_timeout": "60000",
     _IDLE: "60000",
 }
+
+# The path of our own sessions, in which nothing is found that another role can make; without
+# pg_temp at its end a temporary table would come first. Never a startup option: RESET in a
+# migration would bring it back, and DEFAULT is what the role and the database give.
+_OURS = "search_path = pg_catalog, pg_temp"
+# The same around our own statements in a transaction of somebody else's, whose path comes back.
+PIN = (
+    "SELECT pg_catalog.set_config('airlock.path', pg_catalog.current_setting('search_path'), true);"
+    f" SET LOCAL {_OURS};"
+)
+UNPIN = (
+    "SELECT pg_catalog.set_config('search_path', pg_catalog.current_setting('airlock.path'), true);"
+)
+# And the other way round: for a moment what the role and the database give.
+_AS_GIVEN = ("SET LOCAL search_path = DEFAULT", f"SET LOCAL {_OURS}")
 
 _SQL = Path(__file__).parent / "sql"
 
@@ -197,6 +216,7 @@ async def connect(
     purpose: str = "airlock",
     timeout_s: float | None = None,
     limit_s: float | None = None,
+    pinned: bool = True,
 ) -> AsyncGenerator[Conn]:
     """One direct connection, closed afterwards.
 
@@ -205,6 +225,7 @@ async def connect(
     purpose: shown in pg_stat_activity as application_name, "airlock" in front.
     timeout_s: for connecting; by default what the address says, or CONNECT_S.
     limit_s: for each call without a time of its own; CALL_S by default.
+    pinned: names are looked up in pg_catalog only; not where SQL of somebody else's is run.
     Raises Transient when the server cannot be reached, Refused when it says no.
     """
     name = purpose if purpose.startswith("airlock") else f"airlock {purpose}"
@@ -224,6 +245,9 @@ async def connect(
         )
     conn.limit_s = limit_s
     try:
+        if pinned:
+            with translated(f"connecting to {without_password(url)}"):
+                await conn.execute(f"SET {_OURS}")
         yield conn
     finally:
         # A peer that is gone does not answer a polite goodbye.
@@ -253,6 +277,58 @@ def _told_about_tls(made: Mapping[str, str]) -> Generator[None]:
             "If the server has no TLS, switch it on there (ssl = on), or allow plain text in the "
             f"target: {dsn.ALLOW_PLAINTEXT} = true."
         ) from error
+
+
+@asynccontextmanager
+async def pinned(conn: Conn) -> AsyncGenerator[None]:
+    """Statements of our own in a session that runs others': in its transaction, or in one."""
+    async with _looking_up(conn, PIN, UNPIN):
+        yield
+
+
+@asynccontextmanager
+async def unpinned(conn: Conn) -> AsyncGenerator[None]:
+    """Others' statements between our own, in a transaction that was pinned."""
+    async with _looking_up(conn, UNPIN, PIN):
+        yield
+
+
+async def default_path(conn: Conn) -> tuple[str, ...]:
+    """The schemas in which a migration looks names up, by what its role and database give."""
+    async with _looking_up(conn, *_AS_GIVEN):
+        return tuple(json.loads(await conn.fetchval(query("default_path"))))
+
+
+async def meant(conn: Conn, *names: str) -> list[int | None]:
+    """The OIDs of the relations that a migration means by these names; None where there is none."""
+    async with _looking_up(conn, *_AS_GIVEN):
+        return await named(conn, *names)
+
+
+async def named(conn: Conn, *names: str) -> list[int | None]:
+    """The same by the path of the session as it is, be it a migration's."""
+    rows = await conn.fetch(query("named"), json.dumps(names))
+    return [row["oid"] for row in rows]
+
+
+@asynccontextmanager
+async def _looking_up(conn: Conn, enter: str, leave: str) -> AsyncGenerator[None]:
+    inside = conn.is_in_transaction()
+    await conn.execute(enter if inside else f"BEGIN; {enter}")
+    try:
+        yield
+    except BaseException:
+        if not inside and not conn.is_closed():
+            with suppress(*DRIVER_ERRORS):
+                await conn.execute("ROLLBACK")
+        raise
+    await conn.execute(leave if inside else "COMMIT")
+
+
+async def after(conn: Conn, statement: syntax.Statement) -> None:
+    """Let the driver know of a statement of others that took its prepared ones away."""
+    if statement.kind in ("DiscardStmt", "DeallocateStmt"):
+        await conn.reload_schema_state()
 
 
 async def stay_connected(conn: Conn) -> None:
@@ -301,6 +377,8 @@ def translate(error: Exception, doing: str) -> AirlockError:
     if isinstance(error, AirlockError):
         return error
     message = f"{doing}: {wording(error)}"
+    if _is_damage(error):
+        message += f". {LEDGER_REMEDY}"
     if is_transient(error):
         return Transient(message)
     # Not Broken: an address that asyncpg cannot read has changed nothing.
@@ -308,6 +386,12 @@ def translate(error: Exception, doing: str) -> AirlockError:
     if refused or sqlstate(error).startswith(REFUSED_SQLSTATES):
         return Refused(message)
     return Broken(message)
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether the ledger lacks something, or one of its rules stands in our own way."""
+    ours = getattr(error, "schema_name", None) == "airlock" or '"airlock.' in str(error)
+    return ours and sqlstate(error) in _DAMAGE
 
 
 @contextmanager

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
+
+from airlock.errors import Unreadable
 
 T = TypeVar("T")
 Plain: TypeAlias = "str | int | float | bool | list[Plain] | dict[str, Plain] | None"
@@ -41,5 +44,25 @@ def _storable(plain: Plain) -> Plain:
 
 
 def load(kind: type[T], text: str | bytes) -> T:
-    """The dataclass that ``dump`` wrote."""
-    return _adapter(kind).validate_json(text)
+    """The dataclass that ``dump`` wrote. Raises Unreadable for anything else."""
+    try:
+        return _adapter(kind).validate_json(text)
+    except ValidationError as error:
+        raise unreadable(f"a {kind.__name__}", error) from error
+
+
+def row(kind: type[T], values: Mapping[str, Any]) -> T:
+    """The dataclass of a row of the ledger. Raises Unreadable where a value is none of its own."""
+    try:
+        return _adapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        number = values.get("id", values.get("deploy"))
+        whose = f" of deploy {number}" if number is not None else ""
+        raise unreadable(f"a row of {kind.__name__}{whose}", error) from error
+
+
+def unreadable(what: str, error: ValidationError) -> Unreadable:
+    """The error that says which fields are not as expected, without what is in them."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    said = [f"{'.'.join(map(str, each['loc'])) or 'it'}: {each['msg']}" for each in found[:3]]
+    return Unreadable(f"The ledger has {what} that cannot be read: {'; '.join(said)}")

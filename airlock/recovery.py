@@ -6,13 +6,12 @@ Everything is read from the ledger and from what is really there; nothing of the
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from airlock import ledger, lock, migration, plan, preview, refresh, sessions, snapshot
+from airlock import ledger, lock, migration, plan, preview, record, refresh, sessions, snapshot
 from airlock.errors import Refused
 from airlock.ledger import Deploy, Lease
 from airlock.plan import AppliedMigration
@@ -201,7 +200,7 @@ async def _goes_on(
 def _is_same(row: Deploy, wanted: DeployRequest) -> bool:
     if row.kind != "deploy":
         return False
-    was, now = json.loads(row.request), wanted.model_dump(mode="json")
+    was, now = record.load(dict[str, Any], row.request), wanted.model_dump(mode="json")
     return all(was.get(name) == now[name] for name in now if name not in _OF_PEOPLE)
 
 

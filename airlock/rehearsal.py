@@ -21,10 +21,11 @@ from airlock.ledger import Lease
 from airlock.measure import Measurement
 from airlock.migration import Migration
 from airlock.pairing import Cast, Tried, trying
-from airlock.plan import Plan
+from airlock.plan import AppliedMigration, Plan
 from airlock.postgres import Conn, quote_ident
 from airlock.settings import Target
 from airlock.snapshot import Clone, Snapshot
+from airlock.syntax import Statement
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ class _Stage:
     def _session(self) -> AbstractAsyncContextManager[Conn]:
         # What each statement did is read from the whole catalogue.
         limit_s = postgres.CATALOGUE_S
-        return postgres.connect(self.clone.url, purpose="rehearsal", limit_s=limit_s)
+        return postgres.connect(self.clone.url, purpose="rehearsal", limit_s=limit_s, pinned=False)
 
     async def _contents(
         self, columns: Mapping[Table, Sequence[str]], *, max_bytes: int
@@ -213,14 +214,17 @@ class _Stage:
         began = time.monotonic()
         async with self._session() as conn:
             runner = self._runner(conn, measured)
-            stored = await _stored(conn)
+            async with postgres.pinned(conn):
+                stored, ours = await _stored(conn), await ledger.state(conn, self.lease.deploy)
             try:
                 await runner.forward(each, position=position)
             except Broken as error:
                 raise Refused(f"{error} This was on the clone; production is untouched.") from error
             seconds = time.monotonic() - began
-            after = await read_catalogue(conn)
-            drops = _drops(stored, await _stored(conn))
+            async with postgres.pinned(conn):
+                after = await read_catalogue(conn)
+                drops = _drops(stored, await _stored(conn))
+                await self._check_ledger(each.file, conn, ours)
         step = RehearsedMigration(
             label=each.label,
             seconds=seconds,
@@ -232,13 +236,15 @@ class _Stage:
         )
         return step, after
 
-    def _runner(self, conn: Conn, measured: Measurement | None = None) -> Runner:
+    def _runner(
+        self, conn: Conn, measured: Measurement | None = None, *, one_by_one: bool = False
+    ) -> Runner:
         return Runner(
             url=self.clone.url,
             conn=conn,
             lease=self.lease,
             budget=self.target.budget,
-            execute=measured.execute if measured else None,
+            execute=measured.execute if measured else _execute if one_by_one else None,
             batches=measured.batches if measured else None,
         )
 
@@ -256,22 +262,42 @@ class _Stage:
         """
         seconds: list[float] = []
         async with self._session() as conn:
-            rows = {row.version: row for row in await ledger.migrations_of(conn, self.lease.deploy)}
+            rows = await self._applied(conn)
             for each, should in reversed(list(zip(self.plan.migrations, stages[:-1], strict=True))):
                 began = time.monotonic()
+                async with postgres.pinned(conn):
+                    ours = await ledger.state(conn, self.lease.deploy)
                 try:
-                    await self._runner(conn).reverse(rows[each.version])
+                    await self._runner(conn, one_by_one=True).reverse(rows[each.version])
                 except Broken as error:
                     raise Refused(
                         f"{error} Mend the rollback notes; production is untouched."
                     ) from error
                 seconds.append(time.monotonic() - began)
+                async with postgres.pinned(conn):
+                    await self._check_ledger(f"{each.file}, ROLLBACK NOTES", conn, ours)
                 _check_came_back(each, should, await read_catalogue(conn))
         return seconds[::-1]
 
+    async def _check_ledger(self, source: str, conn: Conn, before: Mapping[str, str]) -> None:
+        """Raises Refused where a migration has changed what only Airlock writes."""
+        after = await ledger.state(conn, self.lease.deploy)
+        keys = before.keys() | after.keys()
+        if changed := sorted(key for key in keys if before.get(key) != after.get(key)):
+            raise Refused(
+                f"{source} changes Airlock's ledger on the clone: {', '.join(changed)}. Expected "
+                "was that it leaves schema airlock alone, or only reads it. Take out what changes "
+                "it, be it in a function or a trigger; production is untouched."
+            )
+
+    async def _applied(self, conn: Conn) -> Mapping[int, AppliedMigration]:
+        async with postgres.pinned(conn):
+            rows = await ledger.migrations_of(conn, self.lease.deploy)
+        return {row.version: row for row in rows}
+
     async def _undo(self, each: Migration) -> None:
         async with self._session() as conn:
-            rows = {row.version: row for row in await ledger.migrations_of(conn, self.lease.deploy)}
+            rows = await self._applied(conn)
             await self._runner(conn).reverse(rows[each.version])
 
     async def _losses(
@@ -328,6 +354,12 @@ class _Stage:
                 "Mend the rollback notes; production is untouched."
             )
         return waited
+
+
+async def _execute(conn: Conn, statement: Statement) -> None:
+    """By itself, so that it is known which one has done what it may not."""
+    await conn.execute(statement.text)
+    await postgres.after(conn, statement)
 
 
 def new_problems(before: Catalogue, after: Catalogue) -> tuple[str, ...]:

@@ -327,7 +327,7 @@ def _copy_checks(row: Deploy) -> str:
 def _left_out(row: Deploy) -> str:
     if row.kind != "deploy":
         return ""
-    skipped = DeployRequest.model_validate_json(row.request).skip
+    skipped = record.load(DeployRequest, row.request).skip
     return f"{', '.join(skipped)} – {row.reason}" if skipped else ""
 
 

@@ -49,8 +49,8 @@ async def reverse_migrations(
     runner's session does not end.
     """
     began = time.monotonic()
-    async with postgres.connect(target.database_url, purpose=sessions.rollback_name(lease)) as conn:
-        undone = await _reverse(conn, target, lease, rehearsed)
+    undone = await _reverse(target, lease, rehearsed)
+    async with ledger.connection(target) as conn:
         guard = await read_guard(conn)
         found = await read_catalogue(conn)
         kept = await conn.fetchval(
@@ -73,12 +73,10 @@ async def reverse_some(
     What they leave is compared with nothing: ``reverse_migrations``, which undoes the rest, does.
     Raises Transient as it does.
     """
-    async with postgres.connect(target.database_url, purpose=sessions.rollback_name(lease)) as conn:
-        return await _reverse(conn, target, lease, rehearsed, versions)
+    return await _reverse(target, lease, rehearsed, versions)
 
 
 async def _reverse(
-    conn: Conn,
     target: Target,
     lease: Lease,
     rehearsed: Sequence[RehearsedMigration],
@@ -87,31 +85,30 @@ async def _reverse(
     """The labels of what was undone, newest first. versions: None means all of the deploy."""
     drops = {step.label: step.drops for step in rehearsed}
     undone: list[str] = []
-    await sessions.end_earlier(conn, lease)
-    rows = await ledger.migrations_of(conn, lease.deploy)
+    async with ledger.connection(target) as conn:
+        await sessions.end_earlier(conn, lease)
+        rows = await ledger.migrations_of(conn, lease.deploy)
     # One for all: what it waited for in vain, the next migration does not wait for again.
     throttle = Throttle(
         limits=target.backfill,
         stall_ms=partial(client.recent, target, lease.deploy),
         insists=True,
     )
-    for row in reversed([row for row in rows if row.state != "rolled_back"]):
-        if versions is None or row.version in versions:
-            runner = Runner(
-                url=target.database_url,
-                conn=conn,
-                lease=lease,
-                budget=target.budget,
-                throttle=throttle,
-            )
-            keep = Keep(
-                lease=lease,
-                version=row.version,
-                drops=drops.get(row.label, ()),
-                backfills=_backfills(rows),
-            )
-            await runner.reverse(row, before=keep)
-            undone.append(row.label)
+    url, purpose = target.database_url, sessions.rollback_name(lease)
+    async with postgres.connect(url, purpose=purpose, pinned=False) as conn:
+        for row in reversed([row for row in rows if row.state != "rolled_back"]):
+            if versions is None or row.version in versions:
+                runner = Runner(
+                    url=url, conn=conn, lease=lease, budget=target.budget, throttle=throttle
+                )
+                keep = Keep(
+                    lease=lease,
+                    version=row.version,
+                    drops=drops.get(row.label, ()),
+                    backfills=_backfills(rows),
+                )
+                await runner.reverse(row, before=keep)
+                undone.append(row.label)
     return tuple(undone)
 
 
@@ -161,11 +158,15 @@ class Keep:
 
     async def _made(self, conn: Conn, item: Dropped, relation: str) -> list[int]:
         """The versions of the backfills that made what is in the columns."""
+        makers = [each for each in self.backfills if each[1].makes(item.columns)]
+        table, *filled = await postgres.meant(
+            conn, relation, *(each.relation for _, each in makers)
+        )
+        is_part_of = postgres.query("is_part_of")
         return [
             version
-            for version, each in self.backfills
-            if each.makes(item.columns)
-            and await conn.fetchval(postgres.query("is_part_of"), relation, each.relation)
+            for (version, _), oid in zip(makers, filled, strict=True)
+            if await conn.fetchval(is_part_of, table, oid)
         ]
 
     async def _statement(self, conn: Conn, item: Dropped, relation: str) -> str | None:
@@ -174,7 +175,7 @@ class Keep:
         if item.columns:
             left = await conn.fetch(
                 "SELECT attname, atthasdef FROM pg_catalog.pg_attribute WHERE NOT attisdropped"
-                " AND attrelid = pg_catalog.to_regclass($1) AND attname = ANY ($2::text[])",
+                " AND attrelid = pg_catalog.to_regclass($1) AND attname = ANY ($2)",
                 relation,
                 list(item.columns),
             )

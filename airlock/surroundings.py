@@ -25,10 +25,11 @@ _KINDS: dict[str, Kind] = {
 async def read_world(conn: Conn) -> World:
     """Everything that ``airlock.effects.predict`` asks of a database. Sizes are estimates."""
     found = json.loads(await conn.fetchval(postgres.query("world")))
+    path = await postgres.default_path(conn)
     world = World(
         major=conn.get_server_version().major,
         complete=True,
-        search_path=tuple(found["search_path"]) or ("public",),
+        search_path=path or ("public",),
         time_zone=found["time_zone"],
     )
     _read_relations(found, world)

@@ -40,7 +40,8 @@ class Lag:
 
     async def read(self, conn: Conn) -> float:
         """Seconds; 0 where there is none, or none that this role may look at."""
-        rows = await conn.fetch(postgres.query("replication"))
+        async with postgres.pinned(conn):
+            rows = await conn.fetch(postgres.query("replication"))
         hidden, replayed, written, said_s = rows[0]
         if hidden and not self._is_told:
             self._is_told = True

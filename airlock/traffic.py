@@ -83,8 +83,9 @@ async def going(
 
 async def _tables(conn: postgres.Conn, relations: Iterable[str]) -> tuple[str, ...]:
     rows = await conn.fetch(
-        "SELECT r.name FROM pg_catalog.unnest($1::text[]) AS r (name) JOIN pg_catalog.pg_class AS c"
-        " ON c.oid = pg_catalog.to_regclass(r.name) WHERE c.relkind IN ('r', 'p') ORDER BY r.name",
+        "SELECT r.name FROM pg_catalog.unnest($1::pg_catalog.text[]) AS r (name)"
+        " JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(r.name)"
+        " WHERE c.relkind IN ('r', 'p') ORDER BY r.name",
         sorted(set(relations)),
     )
     return tuple(row["name"] for row in rows)

@@ -6,10 +6,10 @@ import time
 
 from airlock import binaries
 from airlock.introspection import read_catalogue, read_guard
-from airlock.postgres import connect
 from airlock.server import Server
 from bench import stage
 from bench.rounds import Row, Setting, interleaved, median, program, spread
+from tests.people import connect
 
 # A table as applications have them: keys, a check, defaults, two indexes, comments.
 TABLE = """

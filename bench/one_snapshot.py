@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from airlock import settings, snapshot
-from airlock.postgres import connect
+from tests.people import connect
 
 # An answer that takes an index and a row, and no reading of the whole table: that is not measured.
 ONE_DEAL = "SELECT created_at FROM deals ORDER BY id LIMIT 1"

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from airlock import settings, snapshot
-from airlock.postgres import connect
 from airlock.server import Server
 from airlock.snapshot import Snapshot
 from bench import stage
@@ -31,6 +30,7 @@ from bench.rounds import (
     spread,
 )
 from examples.ma_tracker import load_data
+from tests.people import connect
 
 NAME, STAGING = "tracker", "tracker_staging"
 DEALS = 600_000

@@ -14,7 +14,6 @@ from pathlib import Path
 from unittest import mock
 
 from airlock import service, settings
-from airlock.postgres import connect
 from airlock.server import Server, free_port
 from airlock.service import Release
 from airlock.service.starting import base_environ
@@ -22,6 +21,7 @@ from bench import clients, stage
 from bench.http_clients import CLIENTS
 from bench.rounds import CHECKOUT, Contestant, Row, Setting, interleaved, median, spread
 from examples.ma_tracker import load_data
+from tests.people import connect
 
 NAME = "restart"
 MUST_REQUESTS = 10_000

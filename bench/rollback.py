@@ -18,13 +18,13 @@ import httpx
 from airlock import deploy as steps
 from airlock import release, service, settings
 from airlock.errors import Broken
-from airlock.postgres import connect
 from airlock.request import DeployRequest
 from airlock.server import Server, free_port
 from airlock.service.starting import base_environ
 from bench import stage
 from bench.rounds import CHECKOUT, Row, Setting, interleaved, median, program, spread
 from examples.ma_tracker import load_data
+from tests.people import connect
 
 NAME = "rollback"
 MUST_S = 2

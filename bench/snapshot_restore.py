@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 
 import psutil
 
-from airlock.postgres import connect
 from airlock.server import Server
 from bench import stage
 from bench.one_snapshot import ONE_DEAL
@@ -28,6 +27,7 @@ from bench.rounds import (
     spread,
 )
 from examples.ma_tracker import load_data
+from tests.people import connect
 
 NAME = "tracker"
 DEALS = 950_000

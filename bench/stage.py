@@ -11,8 +11,9 @@ from pathlib import Path
 
 from airlock import binaries, migration, server, settings
 from airlock.binaries import Binaries
-from airlock.postgres import Conn, connect, quote_ident
+from airlock.postgres import Conn, quote_ident
 from bench.rounds import CHECKOUT, PLACE
+from tests.people import connect
 
 URL_VARIABLE = "AIRLOCK_BENCH_DATABASE_URL"
 REPLICATION_VARIABLE = "AIRLOCK_BENCH_REPLICATION_URL"

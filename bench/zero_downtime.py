@@ -19,13 +19,14 @@ from airlock import deploy as steps
 from airlock import ledger, settings
 from airlock.errors import Transient
 from airlock.ledger import Lease
-from airlock.postgres import TABLES_S, connect, within
+from airlock.postgres import TABLES_S, within
 from airlock.request import DeployRequest
 from airlock.server import Server
 from bench import clients, stage
 from bench.clients import Seen
 from bench.rounds import CHECKOUT, Contestant, Row, Setting, interleaved, median, spread
 from bench.table_clients import CLIENTS, PERIOD_S
+from tests.people import connect
 
 # A folder for each change: naive.sql, the safe path as migrations, and what proves that it is done.
 SQL = CHECKOUT / "bench" / "changes"

@@ -10,7 +10,7 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
-from airlock import ledger, lock, recovery, refresh, settings
+from airlock import ledger, lock, record, recovery, refresh, settings
 from airlock.errors import Refused, Transient
 from airlock.recovery import Taken
 from airlock.request import DeployRequest
@@ -95,7 +95,7 @@ async def finish(left: Taken, door: AsyncExitStack, person: Person) -> State:
             raise CutOff(f"{left.sentence}.")
         if row.kind == "refresh":
             return await serve_copy(lease, door)
-        wanted = DeployRequest.model_validate_json(row.request)
+        wanted = record.load(DeployRequest, row.request)
         return await deploy_forwards(lease, door, dry_run=wanted.dry_run)
 
     is_deploy = row.kind == "deploy"

@@ -17,7 +17,8 @@ import pytest
 
 from airlock import binaries, server
 from airlock.errors import Refused
-from airlock.postgres import connect, quote_ident
+from airlock.postgres import quote_ident
+from tests.people import connect
 
 # Before Prefect is imported, which makes a folder in the home of whoever runs this.
 PREFECT_HOME = Path(__file__).parents[1] / ".airlock" / "cache" / "prefect"

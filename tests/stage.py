@@ -23,9 +23,10 @@ from airlock import deploy as steps
 from airlock.catalogue import Catalogue
 from airlock.contents import Contents
 from airlock.introspection import read_catalogue
-from airlock.postgres import connect, quote_ident
+from airlock.postgres import quote_ident
 from airlock.request import DeployRequest
 from airlock.service import probe
+from tests.people import connect
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TRACKER = CHECKOUT / "examples" / "ma_tracker"

@@ -6,10 +6,9 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from airlock import ledger, record
 from airlock.alert import Alert, channels, routing
+from airlock.errors import Unreadable
 from airlock.ledger import Delivery, QueuedAlert
 from airlock.postgres import Conn
 from airlock.settings import Target
@@ -78,7 +77,7 @@ def read(queued: QueuedAlert) -> Alert | None:
     """The alert; None, and a warning, where this version cannot read it."""
     try:
         return record.load(Alert, queued.body)
-    except ValidationError:
+    except Unreadable:
         log.warning("Alert %d cannot be read by this version, and waits for a newer", queued.id)
         return None
 

@@ -151,8 +151,8 @@ def _way(sessions: Sessions, name: str, kind: Kind, sql: str) -> Way:
 
 async def touched_tables(conn: Conn, plan: Plan) -> tuple[str, ...]:
     """The tables that the plan names and that are there already, quoted and qualified."""
-    names = list(dict.fromkeys(_named(plan)))
-    rows = await conn.fetch(postgres.query("client_tables"), names)
+    oids = await postgres.meant(conn, *dict.fromkeys(_named(plan)))
+    rows = await conn.fetch(postgres.query("client_tables"), oids)
     return tuple(row["name"] for row in rows)[:MOST_TABLES]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -153,7 +153,7 @@ async def choose_snapshot(lease: Lease) -> Snapshot:
     source = settings.target(wanted.source)
     async with ledger.journal(target, lease, "restore_staging") as conn:
         row = await ledger.deploy(conn, lease.deploy)
-        request = RefreshRequest.model_validate_json(row.request)
+        request = record.load(RefreshRequest, row.request)
         chosen = None if request.fresh_snapshot else await _young(source, wanted.max_age_h)
         if chosen is None:
             chosen = await _fresh(source)
@@ -260,7 +260,7 @@ async def migrate_copy(lease: Lease) -> tuple[str, ...]:
         names, todo = row.replacement, row.planned
         await databases.dress(target, names)
         url = databases.url_of(target, names.build)
-        async with postgres.connect(url, purpose="refresh", limit_s=postgres.TABLES_S) as build:
+        async with _unpinned(url) as build:
             with postgres.translated(f"migrating {names.build}"):
                 before = await read_catalogue(build)
                 await _migrate(build, target, lease, todo, url)
@@ -277,8 +277,14 @@ async def migrate_copy(lease: Lease) -> tuple[str, ...]:
     return tuple(each.label for each in todo.migrations)
 
 
+def _unpinned(url: str) -> AbstractAsyncContextManager[Conn]:
+    """A session for migrations, and for what the settings say."""
+    return postgres.connect(url, purpose="refresh", limit_s=postgres.TABLES_S, pinned=False)
+
+
 async def _migrate(build: Conn, target: Target, lease: Lease, todo: Plan, url: str) -> None:
-    rows = await ledger.migrations_of(build, lease.deploy)
+    async with postgres.pinned(build):
+        rows = await ledger.migrations_of(build, lease.deploy)
     adopted = sum(row.state == "adopted" for row in rows)
     runner = Runner(
         url=url,
@@ -314,7 +320,9 @@ async def _refresh_views(build: Conn, target: Target) -> None:
     """Fill the materialised views once more: they keep what was neutralised below them."""
     if not configured(target).neutralise:
         return
-    for row in await build.fetch(postgres.query("filled_views")):
+    async with postgres.pinned(build):
+        rows = await build.fetch(postgres.query("filled_views"))
+    for row in rows:
         await build.execute(
             f"REFRESH MATERIALIZED VIEW {postgres.quote_ident(row['schema'], row['name'])}"
         )

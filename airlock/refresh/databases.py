@@ -114,7 +114,7 @@ async def alone(target: Target) -> AsyncGenerator[None]:
     Raises Transient when somebody else is at it.
     """
     async with ledger.connection(target) as conn:
-        name = await conn.fetchval("SELECT pg_catalog.current_database()::text")
+        name = await conn.fetchval("SELECT pg_catalog.current_database()")
     async with server(target) as conn:
         await postgres.stay_connected(conn)
         if not await conn.fetchval(
@@ -362,7 +362,8 @@ async def _marked(conn: Conn, kind: Kind, database: str) -> list[tuple[str, int]
 async def _builds(conn: Conn, database: str) -> list[str]:
     """Builds of ours: with the mark, or cut off before they had it, which nobody ever entered."""
     rows = await conn.fetch(
-        "SELECT datname::text AS name FROM pg_catalog.pg_database AS d WHERE NOT datallowconn"
+        "SELECT datname AS name FROM pg_catalog.pg_database AS d"
+        " WHERE NOT datallowconn"
         " AND pg_catalog.shobj_description(oid, 'pg_database') IS NULL ORDER BY 1"
     )
     marked = [name for name, _ in await _marked(conn, "build", database)]

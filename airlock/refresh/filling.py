@@ -82,7 +82,7 @@ class Filling:
             major = conn.get_server_version().major
             left_behind = await structure.left_behind(conn)
         async with postgres.connect(self.build_url, purpose="refresh") as conn:
-            role = await conn.fetchval("SELECT current_user::text")
+            role = await conn.fetchval("SELECT current_user")
         made = await structure.dump(
             self.clone_url,
             self.folder,

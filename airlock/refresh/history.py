@@ -58,7 +58,7 @@ def _copy(table: str) -> str:
 
 async def _columns(conn: Conn, table: str) -> list[str]:
     rows = await conn.fetch(
-        "SELECT attname::text AS name FROM pg_catalog.pg_attribute WHERE attnum > 0"
+        "SELECT attname AS name FROM pg_catalog.pg_attribute WHERE attnum > 0"
         " AND NOT attisdropped AND attrelid = pg_catalog.to_regclass($1) ORDER BY attnum",
         f"airlock.{table}",
     )

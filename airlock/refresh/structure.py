@@ -201,7 +201,7 @@ async def telling(clone: Conn, found: Sequence[Object]) -> tuple[str, ...]:
     bodies = [each.sql for each in found]
     for pattern in PATTERNS:
         rows = await clone.fetch(
-            "SELECT t.n, found[1] AS text FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY"
+            "SELECT t.n, found[1] AS text FROM pg_catalog.unnest($1::pg_catalog.text[]) WITH ORDINALITY"
             " AS t (body, n), pg_catalog.regexp_matches(t.body, $2, 'g') AS found",
             bodies,
             f"({pattern.regex})",
@@ -232,7 +232,7 @@ async def refuse_lacking(clone: Conn, build: Conn) -> None:
         )
     wanted = [row["name"] for row in await clone.fetch(postgres.query("refresh_needed_roles"))]
     there = await build.fetch(
-        "SELECT rolname::text AS name FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)", wanted
+        "SELECT rolname AS name FROM pg_catalog.pg_roles WHERE rolname = ANY ($1)", wanted
     )
     if lacking := sorted(set(wanted) - {row["name"] for row in there}):
         made = " ".join(f"CREATE ROLE {quote_ident(name)};" for name in lacking)
@@ -241,8 +241,8 @@ async def refuse_lacking(clone: Conn, build: Conn) -> None:
             f"{', '.join(lacking)}. Create them there, without a login if nobody is to use them: "
             f"{made}"
         )
-    used = await clone.fetch("SELECT extname::text AS name FROM pg_catalog.pg_extension")
-    there = await build.fetch("SELECT name::text FROM pg_catalog.pg_available_extensions")
+    used = await clone.fetch("SELECT extname AS name FROM pg_catalog.pg_extension")
+    there = await build.fetch("SELECT name FROM pg_catalog.pg_available_extensions")
     if lacking := sorted({row["name"] for row in used} - {row["name"] for row in there}):
         raise Refused(
             f"Production uses extensions that staging's server does not have: "

@@ -179,8 +179,8 @@ async def check_origin(snapshot: Snapshot, target: Target, *, head: str | None) 
     async with connect(target.database_url, purpose="snapshot") as conn:
         with translated(f"looking which server {target.name} is on"):
             here = await conn.fetchrow(
-                "SELECT system_identifier::text AS system, current_database()::text AS database"
-                " FROM pg_catalog.pg_control_system()"
+                "SELECT system_identifier::pg_catalog.text AS system,"
+                " pg_catalog.current_database() AS database FROM pg_catalog.pg_control_system()"
             )
     assert here is not None  # noqa: S101 - for the type checker; the function has one row
     for what, found, expected in (

@@ -99,10 +99,11 @@ async def read(target: Target) -> Facts:
         database = await _one(conn, "snapshot_database")
     async with connect(target.replication_url, purpose="snapshot", limit_s=CATALOGUE_S) as conn:
         backup = await _one(conn, "snapshot_facts")
-        backup_database = await conn.fetchval("SELECT current_database()::text")
+        backup_database = await conn.fetchval("SELECT pg_catalog.current_database()")
         _refuse_another_server(target, mine, database["name"], backup, backup_database)
         shown = await conn.fetch(
-            "SELECT name::text, setting FROM pg_catalog.pg_settings WHERE name = ANY($1)",
+            # What the session began with: in ours the search path is another one.
+            "SELECT name, reset_val AS setting FROM pg_catalog.pg_settings WHERE name = ANY($1)",
             [*SETTINGS, "shared_preload_libraries"],
         )
         settings = {row["name"]: row["setting"] for row in shown}

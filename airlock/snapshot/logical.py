@@ -257,7 +257,7 @@ async def on_dev_server(
             raise Refused(f"The clone {database} is in use by another run. Wait for it.")
         await refuse_dev_server(keeper, facts)
         dev = await keeper.fetchrow(
-            "SELECT current_user::text AS role, current_setting('server_version') AS version,"
+            "SELECT current_user AS role, pg_catalog.current_setting('server_version') AS version,"
             " (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS superuser"
         )
         assert dev is not None  # noqa: S101 - for the type checker; SELECT without FROM has a row
@@ -290,11 +290,11 @@ async def refuse_dev_server(conn: Conn, facts: Facts) -> None:
             f"The dev server is PostgreSQL {major}, production is {facts.server_major}. "
             "Rehearse on the same version; upgrade the dev server or remove clone.dev_url_env."
         )
-    rows = await conn.fetch("SELECT name::text FROM pg_catalog.pg_available_extensions")
+    rows = await conn.fetch("SELECT name FROM pg_catalog.pg_available_extensions")
     _refuse_extensions(facts, {row["name"] for row in rows}, "the dev server")
     wanted = sorted({*facts.needed_roles, facts.role, facts.database["owner"]})
     rows = await conn.fetch(
-        "SELECT rolname::text AS name, pg_catalog.pg_has_role(oid, 'MEMBER') AS member "
+        "SELECT rolname AS name, pg_catalog.pg_has_role(oid, 'MEMBER') AS member "
         "FROM pg_catalog.pg_roles WHERE rolname = ANY($1)",
         wanted,
     )
@@ -334,7 +334,7 @@ def _refuse_extensions(facts: Facts, available: Iterable[str], where: str) -> No
 async def sweep_dev_server(conn: Conn, target: str) -> tuple[str, ...]:
     """Drop the target's clones whose run is dead. Returns their names."""
     rows = await conn.fetch(
-        "SELECT d.datname::text AS name FROM pg_catalog.pg_database AS d "
+        "SELECT d.datname AS name FROM pg_catalog.pg_database AS d "
         "WHERE pg_catalog.shobj_description(d.oid, 'pg_database') = $1 ORDER BY 1",
         _marker(target),
     )

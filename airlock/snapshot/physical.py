@@ -197,7 +197,7 @@ def present_libraries(binaries: Binaries, wanted: tuple[str, ...]) -> tuple[str,
 async def _refuse_another_cluster(clone: Server, snapshot: Snapshot) -> None:
     async with connect(clone.url(snapshot.database), purpose="clone check") as conn:
         found = await conn.fetchval(
-            "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
+            "SELECT system_identifier::pg_catalog.text FROM pg_catalog.pg_control_system()"
         )
     if found != snapshot.system_identifier:
         raise Refused(

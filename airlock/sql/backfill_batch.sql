@@ -7,4 +7,4 @@ WITH progress AS (
     WHERE deploy = $1 AND version = $2 AND direction = $3
 )
 INSERT INTO airlock.backfill_batch (deploy, version, xid)
-SELECT $1, $2, pg_catalog.pg_current_xact_id()::text::bigint WHERE $3 = 'forward'
+SELECT $1, $2, pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint WHERE $3 = 'forward'

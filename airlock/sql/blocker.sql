@@ -7,4 +7,4 @@ WHERE a.pid = $1
       SELECT l.virtualxid FROM pg_catalog.pg_locks AS l
       WHERE l.pid = a.pid AND l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock'
   ))
-  AND ($3::timestamptz IS NULL OR (a.state = 'idle in transaction' AND a.state_change = $3))
+  AND ($3::pg_catalog.timestamptz IS NULL OR (a.state = 'idle in transaction' AND a.state_change = $3))

@@ -39,7 +39,7 @@ SELECT k.pid, k.transaction, k.idle_since,
             ELSE COALESCE(k.state,
                 CASE WHEN k.kind = 'client backend' THEN 'state hidden' ELSE 'active' END) END,
         COALESCE(pg_catalog.round(
-            EXTRACT(epoch FROM pg_catalog.now() - k.xact_start)::numeric, 1)::text, '?')
+            EXTRACT(epoch FROM pg_catalog.now() - k.xact_start)::numeric, 1)::pg_catalog.text, '?')
     ) AS description
 FROM known AS k
 ORDER BY k.xact_start, k.pid

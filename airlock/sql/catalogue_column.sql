@@ -39,7 +39,7 @@ SELECT pg_catalog.format('%s %I.%I.%I',
            SELECT pg_catalog.array_agg(o.item ORDER BY o.item COLLATE "C")
              FROM pg_catalog.unnest(a.attfdwoptions) AS o (item)) END AS server_options,
        CASE WHEN a.attacl IS NOT NULL THEN (
-           SELECT pg_catalog.array_agg(g.item::text ORDER BY g.item::text COLLATE "C")
+           SELECT pg_catalog.array_agg(g.item::pg_catalog.text ORDER BY g.item::pg_catalog.text COLLATE "C")
              FROM pg_catalog.unnest(a.attacl) AS g (item)) END AS grants,
        CASE WHEN NOT a.attislocal THEN true END AS inherited,
        k.description AS comment

@@ -19,7 +19,7 @@ SELECT pg_catalog.format('index %I.%I', n.nspname, c.relname) AS key,
        CASE WHEN c.reltablespace <> 0 THEN (
            SELECT p.spcname FROM pg_catalog.pg_tablespace AS p
             WHERE p.oid = c.reltablespace) END AS tablespace,
-       h.inhparent::pg_catalog.regclass::text AS parent,
+       h.inhparent::pg_catalog.regclass::pg_catalog.text AS parent,
        k.description AS comment
   FROM pg_catalog.pg_index AS i
   JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid

@@ -2,9 +2,9 @@
 -- https://www.postgresql.org/docs/current/catalogs.html
 -- Columns that came with a later version are taken out of the row as JSON: NULL before.
 SELECT o.key,
-       pg_catalog.jsonb_strip_nulls(o.attributes)::text AS attributes,
+       pg_catalog.jsonb_strip_nulls(o.attributes)::pg_catalog.text AS attributes,
        CASE WHEN o.owner <> 0 THEN pg_catalog.pg_get_userbyid(o.owner) END AS owner,
-       (SELECT pg_catalog.array_agg(g.item::text ORDER BY g.item::text COLLATE "C")
+       (SELECT pg_catalog.array_agg(g.item::pg_catalog.text ORDER BY g.item::pg_catalog.text COLLATE "C")
           FROM pg_catalog.unnest(o.acl) AS g (item)
          WHERE NOT (o.acl @> o.built_in AND o.acl <@ o.built_in)) AS grants,
        k.description AS comment
@@ -28,7 +28,7 @@ SELECT 'pg_catalog.pg_event_trigger'::pg_catalog.regclass, e.oid,
        pg_catalog.format('event trigger %I', e.evtname),
        pg_catalog.jsonb_build_object(
            'name', e.evtname, 'event', e.evtevent,
-           'function', e.evtfoid::pg_catalog.regprocedure::text, 'tags', e.evttags,
+           'function', e.evtfoid::pg_catalog.regprocedure::pg_catalog.text, 'tags', e.evttags,
            'enabled', CASE e.evtenabled WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica'
                                         WHEN 'A' THEN 'always' END),
        e.evtowner, NULL, NULL
@@ -41,7 +41,7 @@ SELECT 'pg_catalog.pg_cast'::pg_catalog.regclass, c.oid,
        pg_catalog.format('cast (%s AS %s)', pg_catalog.format_type(c.castsource, NULL),
                          pg_catalog.format_type(c.casttarget, NULL)),
        pg_catalog.jsonb_build_object(
-           'function', nullif(c.castfunc, 0)::pg_catalog.regprocedure::text,
+           'function', nullif(c.castfunc, 0)::pg_catalog.regprocedure::pg_catalog.text,
            'context', CASE c.castcontext WHEN 'a' THEN 'assignment' WHEN 'i' THEN 'implicit'
                                          ELSE 'explicit' END,
            'method', CASE c.castmethod WHEN 'i' THEN 'inout' WHEN 'b' THEN 'binary'
@@ -58,11 +58,11 @@ SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, o.oid,
                                          ELSE pg_catalog.format_type(o.oprright, NULL) END),
        pg_catalog.jsonb_build_object(
            'schema', n.nspname, 'name', o.oprname,
-           'function', nullif(o.oprcode::pg_catalog.oid, 0)::pg_catalog.regprocedure::text,
-           'commutator', nullif(o.oprcom, 0)::pg_catalog.regoperator::text,
-           'negator', nullif(o.oprnegate, 0)::pg_catalog.regoperator::text,
-           'restrict', nullif(o.oprrest::pg_catalog.oid, 0)::pg_catalog.regprocedure::text,
-           'join', nullif(o.oprjoin::pg_catalog.oid, 0)::pg_catalog.regprocedure::text,
+           'function', nullif(o.oprcode::pg_catalog.oid, 0)::pg_catalog.regprocedure::pg_catalog.text,
+           'commutator', nullif(o.oprcom, 0)::pg_catalog.regoperator::pg_catalog.text,
+           'negator', nullif(o.oprnegate, 0)::pg_catalog.regoperator::pg_catalog.text,
+           'restrict', nullif(o.oprrest::pg_catalog.oid, 0)::pg_catalog.regprocedure::pg_catalog.text,
+           'join', nullif(o.oprjoin::pg_catalog.oid, 0)::pg_catalog.regprocedure::pg_catalog.text,
            'hashes', nullif(o.oprcanhash, false), 'merges', nullif(o.oprcanmerge, false)),
        o.oprowner, NULL, NULL
   FROM pg_catalog.pg_operator AS o
@@ -75,7 +75,7 @@ SELECT 'pg_catalog.pg_opclass'::pg_catalog.regclass, o.oid,
            'schema', n.nspname, 'name', o.opcname,
            'type', pg_catalog.format_type(o.opcintype, NULL),
            'default', nullif(o.opcdefault, false),
-           'stores', nullif(o.opckeytype, 0)::pg_catalog.regtype::text,
+           'stores', nullif(o.opckeytype, 0)::pg_catalog.regtype::pg_catalog.text,
            'family', pg_catalog.format('%I.%I', b.nspname, f.opfname)),
        o.opcowner, NULL, NULL
   FROM pg_catalog.pg_opclass AS o
@@ -99,7 +99,7 @@ SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, f.oid,
                                     FROM pg_catalog.pg_opfamily AS s
                                     JOIN pg_catalog.pg_namespace AS m ON m.oid = s.opfnamespace
                                    WHERE s.oid = a.amopsortfamily) END)
-                          ORDER BY a.amopstrategy, a.amopopr::pg_catalog.regoperator::text)
+                          ORDER BY a.amopstrategy, a.amopopr::pg_catalog.regoperator::pg_catalog.text)
                  FROM pg_catalog.pg_amop AS a WHERE a.amopfamily = f.oid),
            'functions', (
                SELECT pg_catalog.jsonb_agg(
@@ -107,7 +107,7 @@ SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, f.oid,
                                             pg_catalog.format_type(a.amproclefttype, NULL),
                                             pg_catalog.format_type(a.amprocrighttype, NULL),
                                             a.amproc::pg_catalog.regprocedure)
-                          ORDER BY a.amprocnum, a.amproc::pg_catalog.regprocedure::text)
+                          ORDER BY a.amprocnum, a.amproc::pg_catalog.regprocedure::pg_catalog.text)
                  FROM pg_catalog.pg_amproc AS a WHERE a.amprocfamily = f.oid)),
        f.opfowner, NULL, NULL
   FROM pg_catalog.pg_opfamily AS f
@@ -133,7 +133,7 @@ SELECT 'pg_catalog.pg_collation'::pg_catalog.regclass, c.oid,
 SELECT 'pg_catalog.pg_conversion'::pg_catalog.regclass, c.oid,
        pg_catalog.format('conversion %I.%I', n.nspname, c.conname),
        pg_catalog.jsonb_build_object(
-           'schema', n.nspname, 'name', c.conname, 'function', c.conproc::text,
+           'schema', n.nspname, 'name', c.conname, 'function', c.conproc::pg_catalog.text,
            'from', pg_catalog.pg_encoding_to_char(c.conforencoding),
            'to', pg_catalog.pg_encoding_to_char(c.contoencoding),
            'default', nullif(c.condefault, false)),
@@ -165,10 +165,10 @@ SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, p.oid,
                                                  a.attname, ', ' ORDER BY a.attname) -- 15
                                         FROM pg_catalog.pg_attribute AS a -- 15
                                        WHERE a.attrelid = r.prrelid -- 15
-                                         AND a.attnum = ANY (r.prattrs::int2[])) || ')', -- 15
+                                         AND a.attnum = ANY (r.prattrs::pg_catalog.int2[])) || ')', -- 15
                               'WHERE ' || pg_catalog.pg_get_expr(r.prqual, r.prrelid), -- 15
                               NULL)
-                          ORDER BY r.prrelid::pg_catalog.regclass::text)
+                          ORDER BY r.prrelid::pg_catalog.regclass::pg_catalog.text)
                  FROM pg_catalog.pg_publication_rel AS r
                 WHERE r.prpubid = p.oid)),
        p.pubowner, NULL, NULL
@@ -180,8 +180,8 @@ SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass, f.oid,
            'name', f.fdwname,
            'options', (SELECT pg_catalog.array_agg(o.item ORDER BY o.item COLLATE "C")
                          FROM pg_catalog.unnest(f.fdwoptions) AS o (item)),
-           'handler', nullif(f.fdwhandler, 0)::pg_catalog.regprocedure::text,
-           'validator', nullif(f.fdwvalidator, 0)::pg_catalog.regprocedure::text),
+           'handler', nullif(f.fdwhandler, 0)::pg_catalog.regprocedure::pg_catalog.text,
+           'validator', nullif(f.fdwvalidator, 0)::pg_catalog.regprocedure::pg_catalog.text),
        f.fdwowner, f.fdwacl, pg_catalog.acldefault('F', f.fdwowner)
   FROM pg_catalog.pg_foreign_data_wrapper AS f
  UNION ALL
@@ -200,7 +200,7 @@ SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid,
        pg_catalog.format('statistics %I.%I', n.nspname, s.stxname),
        pg_catalog.jsonb_build_object(
            'schema', n.nspname, 'name', s.stxname,
-           'table', s.stxrelid::pg_catalog.regclass::text, 'kinds', s.stxkind,
+           'table', s.stxrelid::pg_catalog.regclass::pg_catalog.text, 'kinds', s.stxkind,
            'columns', (SELECT pg_catalog.jsonb_agg(a.attname ORDER BY a.attname COLLATE "C")
                          FROM pg_catalog.pg_attribute AS a
                         WHERE a.attrelid = s.stxrelid
@@ -247,7 +247,7 @@ SELECT 'pg_catalog.pg_am'::pg_catalog.regclass, m.oid,
        pg_catalog.format('access method %I', m.amname),
        pg_catalog.jsonb_build_object(
            'name', m.amname, 'type', m.amtype,
-           'handler', m.amhandler::pg_catalog.regprocedure::text),
+           'handler', m.amhandler::pg_catalog.regprocedure::pg_catalog.text),
        0, NULL, NULL
   FROM pg_catalog.pg_am AS m
  WHERE m.oid >= 16384
@@ -256,9 +256,9 @@ SELECT 'pg_catalog.pg_language'::pg_catalog.regclass, l.oid,
        pg_catalog.format('language %I', l.lanname),
        pg_catalog.jsonb_build_object(
            'name', l.lanname, 'trusted', l.lanpltrusted,
-           'handler', nullif(l.lanplcallfoid, 0)::pg_catalog.regprocedure::text,
-           'inline', nullif(l.laninline, 0)::pg_catalog.regprocedure::text,
-           'validator', nullif(l.lanvalidator, 0)::pg_catalog.regprocedure::text),
+           'handler', nullif(l.lanplcallfoid, 0)::pg_catalog.regprocedure::pg_catalog.text,
+           'inline', nullif(l.laninline, 0)::pg_catalog.regprocedure::pg_catalog.text,
+           'validator', nullif(l.lanvalidator, 0)::pg_catalog.regprocedure::pg_catalog.text),
        l.lanowner, l.lanacl, pg_catalog.acldefault('l', l.lanowner)
   FROM pg_catalog.pg_language AS l
  WHERE l.oid >= 16384
@@ -267,8 +267,8 @@ SELECT 'pg_catalog.pg_transform'::pg_catalog.regclass, t.oid,
        pg_catalog.format('transform FOR %s LANGUAGE %I',
                          pg_catalog.format_type(t.trftype, NULL), l.lanname),
        pg_catalog.jsonb_build_object(
-           'from', nullif(t.trffromsql, 0)::pg_catalog.regprocedure::text,
-           'to', nullif(t.trftosql, 0)::pg_catalog.regprocedure::text),
+           'from', nullif(t.trffromsql, 0)::pg_catalog.regprocedure::pg_catalog.text,
+           'to', nullif(t.trftosql, 0)::pg_catalog.regprocedure::pg_catalog.text),
        0, NULL, NULL
   FROM pg_catalog.pg_transform AS t
   JOIN pg_catalog.pg_language AS l ON l.oid = t.trflang

@@ -12,7 +12,7 @@ SELECT pg_catalog.format('%s %I.%I',
        pg_catalog.pg_get_userbyid(c.relowner) AS owner,
        -- NULL stands for the built-in privileges; GRANT then REVOKE spells the same ones out.
        CASE WHEN NOT (d.acl @> d.built_in AND d.acl <@ d.built_in) THEN (
-           SELECT pg_catalog.array_agg(g.item::text ORDER BY g.item::text COLLATE "C")
+           SELECT pg_catalog.array_agg(g.item::pg_catalog.text ORDER BY g.item::pg_catalog.text COLLATE "C")
              FROM pg_catalog.unnest(d.acl) AS g (item)) END AS grants,
        CASE WHEN c.relrowsecurity THEN true END AS row_security,
        CASE WHEN c.relforcerowsecurity THEN true END AS force_row_security,
@@ -35,7 +35,7 @@ SELECT pg_catalog.format('%s %I.%I',
             THEN pg_catalog.pg_get_expr(c.relpartbound, c.oid) END AS partition_bound,
        p.parents,
        p.detach_pending, -- 14
-       CASE WHEN c.reloftype <> 0 THEN c.reloftype::pg_catalog.regtype::text END AS of_type,
+       CASE WHEN c.reloftype <> 0 THEN c.reloftype::pg_catalog.regtype::pg_catalog.text END AS of_type,
        CASE WHEN c.relkind IN ('v', 'm') THEN pg_catalog.pg_get_viewdef(c.oid) END AS definition,
        -- A materialised view without data cannot be read, so pg_dump keeps this too.
        CASE WHEN c.relkind = 'm' AND NOT c.relispopulated THEN false END AS populated,
@@ -73,7 +73,7 @@ SELECT pg_catalog.format('%s %I.%I',
   LEFT JOIN (
        SELECT i.inhrelid,
               nullif(pg_catalog.bool_or(i.inhdetachpending), false) AS detach_pending, -- 14
-              pg_catalog.array_agg(i.inhparent::pg_catalog.regclass::text
+              pg_catalog.array_agg(i.inhparent::pg_catalog.regclass::pg_catalog.text
                                    ORDER BY i.inhseqno) AS parents
          FROM pg_catalog.pg_inherits AS i
         GROUP BY i.inhrelid) AS p ON p.inhrelid = c.oid

@@ -10,22 +10,22 @@ SELECT pg_catalog.format('%s %I.%I(%s)',
            pg_catalog.pg_get_function_arguments(p.oid) END AS arguments,
        CASE WHEN p.prokind = 'a' THEN
            pg_catalog.format_type(p.prorettype, NULL) END AS returns,
-       CASE WHEN p.prokind = 'a' THEN p.proparallel::text END AS parallel,
+       CASE WHEN p.prokind = 'a' THEN p.proparallel::pg_catalog.text END AS parallel,
        CASE WHEN a.aggfnoid IS NOT NULL THEN pg_catalog.concat_ws(
-           ', ', 'kind ' || a.aggkind::text, 'direct ' || a.aggnumdirectargs,
+           ', ', 'kind ' || a.aggkind::pg_catalog.text, 'direct ' || a.aggnumdirectargs,
            'sfunc ' || a.aggtransfn, 'stype ' || pg_catalog.format_type(a.aggtranstype, NULL),
            'sspace ' || a.aggtransspace, 'initcond ' || a.agginitval,
            'finalfunc ' || a.aggfinalfn, 'extra ' || a.aggfinalextra,
-           'modify ' || a.aggfinalmodify::text, 'combine ' || a.aggcombinefn,
+           'modify ' || a.aggfinalmodify::pg_catalog.text, 'combine ' || a.aggcombinefn,
            'serial ' || a.aggserialfn, 'deserial ' || a.aggdeserialfn,
            'msfunc ' || a.aggmtransfn, 'minvfunc ' || a.aggminvtransfn,
            'mstype ' || nullif(a.aggmtranstype, 0)::pg_catalog.regtype,
            'msspace ' || a.aggmtransspace, 'minitcond ' || a.aggminitval,
            'mfinalfunc ' || a.aggmfinalfn, 'mextra ' || a.aggmfinalextra,
-           'mmodify ' || a.aggmfinalmodify::text,
+           'mmodify ' || a.aggmfinalmodify::pg_catalog.text,
            'sort ' || nullif(a.aggsortop, 0)::pg_catalog.regoperator) END AS aggregates,
        pg_catalog.pg_get_userbyid(p.proowner) AS owner,
-       (SELECT pg_catalog.array_agg(g.item::text ORDER BY g.item::text COLLATE "C")
+       (SELECT pg_catalog.array_agg(g.item::pg_catalog.text ORDER BY g.item::pg_catalog.text COLLATE "C")
           FROM pg_catalog.unnest(p.proacl) AS g (item)
          WHERE NOT (p.proacl @> d.built_in AND p.proacl <@ d.built_in)) AS grants,
        k.description AS comment

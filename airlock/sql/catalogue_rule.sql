@@ -8,7 +8,7 @@ SELECT pg_catalog.format('%s %I.%I.%I', r.kind, n.nspname, c.relname, r.name) AS
        r.enabled,
        r.inherited,
        k.description AS comment
-  FROM (SELECT 'trigger' AS kind, t.tgname::text AS name, t.tgrelid AS relation,
+  FROM (SELECT 'trigger' AS kind, t.tgname::pg_catalog.text AS name, t.tgrelid AS relation,
                pg_catalog.pg_get_triggerdef(t.oid) AS definition,
                CASE t.tgenabled WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica'
                                 WHEN 'A' THEN 'always' END AS enabled,
@@ -17,7 +17,7 @@ SELECT pg_catalog.format('%s %I.%I.%I', r.kind, n.nspname, c.relname, r.name) AS
           FROM pg_catalog.pg_trigger AS t
          WHERE NOT t.tgisinternal
          UNION ALL
-        SELECT 'rule', w.rulename::text, w.ev_class,
+        SELECT 'rule', w.rulename::pg_catalog.text, w.ev_class,
                pg_catalog.pg_get_ruledef(w.oid),
                CASE w.ev_enabled WHEN 'D' THEN 'disabled' WHEN 'R' THEN 'replica'
                                  WHEN 'A' THEN 'always' END,
@@ -25,7 +25,7 @@ SELECT pg_catalog.format('%s %I.%I.%I', r.kind, n.nspname, c.relname, r.name) AS
           FROM pg_catalog.pg_rewrite AS w
          WHERE w.rulename <> '_RETURN'
          UNION ALL
-        SELECT 'policy', p.polname::text, p.polrelid,
+        SELECT 'policy', p.polname::pg_catalog.text, p.polrelid,
                pg_catalog.concat_ws(
                    ' ', CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END, 'FOR',
                    CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT'
@@ -34,7 +34,7 @@ SELECT pg_catalog.format('%s %I.%I.%I', r.kind, n.nspname, c.relname, r.name) AS
                             FROM pg_catalog.unnest(p.polroles) AS u (role)
                            CROSS JOIN LATERAL (
                                  SELECT CASE u.role WHEN 0 THEN 'PUBLIC'
-                                        ELSE u.role::pg_catalog.regrole::text END) AS v (name)),
+                                        ELSE u.role::pg_catalog.regrole::pg_catalog.text END) AS v (name)),
                    'USING (' || pg_catalog.pg_get_expr(p.polqual, p.polrelid) || ')',
                    'WITH CHECK (' || pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) || ')'),
                NULL, NULL, 'pg_catalog.pg_policy'::pg_catalog.regclass, p.oid

@@ -6,7 +6,7 @@ SELECT pg_catalog.format('%s %I.%I',
        n.nspname AS schema,
        t.typname AS name,
        CASE WHEN t.typtype = 'e' THEN (
-           SELECT pg_catalog.array_agg(e.enumlabel::text ORDER BY e.enumsortorder)
+           SELECT pg_catalog.array_agg(e.enumlabel::pg_catalog.text ORDER BY e.enumsortorder)
              FROM pg_catalog.pg_enum AS e WHERE e.enumtypid = t.oid) END AS labels,
        CASE WHEN t.typtype = 'd' THEN
            pg_catalog.format_type(t.typbasetype, t.typtypmod) END AS type,
@@ -14,7 +14,7 @@ SELECT pg_catalog.format('%s %I.%I',
            pg_catalog.pg_get_expr(t.typdefaultbin, 0), t.typdefault) END AS default,
        CASE WHEN t.typnotnull THEN true END AS not_null,
        CASE WHEN t.typtype = 'd' AND t.typcollation <> b.typcollation
-            THEN t.typcollation::pg_catalog.regcollation::text END AS collation,
+            THEN t.typcollation::pg_catalog.regcollation::pg_catalog.text END AS collation,
        CASE WHEN t.typtype = 'r' THEN pg_catalog.concat_ws(
            ', ', 'subtype ' || pg_catalog.format_type(r.rngsubtype, NULL),
            'collation ' || nullif(r.rngcollation, 0)::pg_catalog.regcollation,
@@ -25,15 +25,15 @@ SELECT pg_catalog.format('%s %I.%I',
            'multirange ' || r.rngmultitypid::pg_catalog.regtype, -- 14
            'canonical ' || r.rngcanonical, 'subdiff ' || r.rngsubdiff) END AS range,
        CASE WHEN t.typtype = 'b' THEN pg_catalog.concat_ws(
-           ', ', 'length ' || t.typlen, 'by value ' || t.typbyval, 'align ' || t.typalign::text,
-           'storage ' || t.typstorage::text, 'category ' || t.typcategory::text,
-           'preferred ' || t.typispreferred, 'delimiter ' || t.typdelim::text,
+           ', ', 'length ' || t.typlen, 'by value ' || t.typbyval, 'align ' || t.typalign::pg_catalog.text,
+           'storage ' || t.typstorage::pg_catalog.text, 'category ' || t.typcategory::pg_catalog.text,
+           'preferred ' || t.typispreferred, 'delimiter ' || t.typdelim::pg_catalog.text,
            'element ' || nullif(t.typelem, 0)::pg_catalog.regtype, 'input ' || t.typinput,
            'output ' || t.typoutput, 'receive ' || t.typreceive, 'send ' || t.typsend,
            'modifier in ' || t.typmodin, 'modifier out ' || t.typmodout,
            'analyze ' || t.typanalyze, 'default ' || t.typdefault) END AS base,
        pg_catalog.pg_get_userbyid(t.typowner) AS owner,
-       (SELECT pg_catalog.array_agg(g.item::text ORDER BY g.item::text COLLATE "C")
+       (SELECT pg_catalog.array_agg(g.item::pg_catalog.text ORDER BY g.item::pg_catalog.text COLLATE "C")
           FROM pg_catalog.unnest(t.typacl) AS g (item)
          WHERE NOT (t.typacl @> d.built_in AND t.typacl <@ d.built_in)) AS grants,
        k.description AS comment

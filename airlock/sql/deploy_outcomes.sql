@@ -6,12 +6,12 @@ SELECT
     d.created_at,
     d.finished_at,
     d.release ->> 'commit' AS commit,
-    (d.release ->> 'committed_at')::timestamptz AS committed_at,
+    (d.release ->> 'committed_at')::pg_catalog.timestamptz AS committed_at,
     -- The failure that the rollback answers, or the moment when a person asked for one. A step that
     -- was tried again with success is no failure.
     coalesce(
         (
-            SELECT min(e.at) FROM airlock.event AS e
+            SELECT pg_catalog.min(e.at) FROM airlock.event AS e
             WHERE e.deploy = d.id AND e.phase = 'failed' AND e.step = d.failed_step
                 AND NOT EXISTS (
                     SELECT FROM airlock.event AS later
@@ -19,7 +19,7 @@ SELECT
                         AND later.phase = 'done' AND later.sequence > e.sequence
                 )
         ),
-        (SELECT min(e.at) FROM airlock.event AS e WHERE e.deploy = d.id AND e.step = $3)
+        (SELECT pg_catalog.min(e.at) FROM airlock.event AS e WHERE e.deploy = d.id AND e.step = $3)
     ) AS failed_at
 FROM airlock.deploy AS d
 WHERE d.target = $1 AND d.created_at >= $2 AND d.request ->> 'dry_run' = 'false'

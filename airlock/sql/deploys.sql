@@ -7,6 +7,6 @@ SELECT d.*, CASE
             'airlock apply ' || d.fence, 'airlock rollback ' || d.fence
         )
     ) THEN 0
-    ELSE extract(epoch FROM pg_catalog.clock_timestamp() - d.heartbeat_at)::float8
+    ELSE extract(epoch FROM pg_catalog.clock_timestamp() - d.heartbeat_at)::pg_catalog.float8
 END AS silent_s
 FROM airlock.deploy AS d

@@ -2,7 +2,7 @@
 -- that it reads, because it was made after them. Not the members of an extension.
 -- https://www.postgresql.org/docs/current/catalog-pg-class.html (relispopulated)
 SELECT n.nspname AS schema, c.relname AS name,
-       (SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum)
+       (SELECT pg_catalog.array_agg(a.attname::pg_catalog.text ORDER BY a.attnum)
           FROM pg_catalog.pg_attribute AS a
          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns
   FROM pg_catalog.pg_class AS c

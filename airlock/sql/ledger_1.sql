@@ -5,7 +5,7 @@ COMMENT ON SCHEMA airlock IS 'Airlock''s ledger: the only truth about what was d
 
 CREATE TABLE airlock.ledger (
     version integer PRIMARY KEY,
-    upgraded_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    upgraded_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 COMMENT ON TABLE airlock.ledger IS 'Versions of the ledger''s own tables';
 
@@ -13,39 +13,39 @@ COMMENT ON TABLE airlock.ledger IS 'Versions of the ledger''s own tables';
 CREATE SEQUENCE airlock.fence;
 
 CREATE TABLE airlock.catalogue (
-    fingerprint text PRIMARY KEY,
-    objects text NOT NULL,
-    read_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    fingerprint pg_catalog.text PRIMARY KEY,
+    objects pg_catalog.text NOT NULL,
+    read_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 COMMENT ON TABLE airlock.catalogue IS 'Schemas as data, by fingerprint';
 
 CREATE TABLE airlock.deploy (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    target text NOT NULL,
-    requester text NOT NULL,
-    reason text NOT NULL,
-    request jsonb NOT NULL,
-    state text NOT NULL DEFAULT 'planned' CHECK (state IN (
+    target pg_catalog.text NOT NULL,
+    requester pg_catalog.text NOT NULL,
+    reason pg_catalog.text NOT NULL,
+    request pg_catalog.jsonb NOT NULL,
+    state pg_catalog.text NOT NULL DEFAULT 'planned' CHECK (state IN (
         'planned', 'snapshotted', 'rehearsed', 'approved', 'applying', 'applied', 'verified',
         'restarted', 'healthy', 'succeeded', 'failed', 'rolling_back', 'rolled_back', 'stranded')),
-    plan jsonb,
-    schema_before text REFERENCES airlock.catalogue,
-    schema_expected text REFERENCES airlock.catalogue,
-    schema_after text REFERENCES airlock.catalogue,
-    guard_after text,
-    snapshot jsonb,
-    rehearsal jsonb,
-    release jsonb,
-    previous jsonb,
-    restart jsonb,
-    health jsonb,
-    holder text NOT NULL,
+    plan pg_catalog.jsonb,
+    schema_before pg_catalog.text REFERENCES airlock.catalogue,
+    schema_expected pg_catalog.text REFERENCES airlock.catalogue,
+    schema_after pg_catalog.text REFERENCES airlock.catalogue,
+    guard_after pg_catalog.text,
+    snapshot pg_catalog.jsonb,
+    rehearsal pg_catalog.jsonb,
+    release pg_catalog.jsonb,
+    previous pg_catalog.jsonb,
+    restart pg_catalog.jsonb,
+    health pg_catalog.jsonb,
+    holder pg_catalog.text NOT NULL,
     fence bigint NOT NULL,
-    heartbeat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    finished_at timestamptz,
-    failed_step text,
-    failure text,
+    heartbeat_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    created_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    finished_at pg_catalog.timestamptz,
+    failed_step pg_catalog.text,
+    failure pg_catalog.text,
     -- A stranded deploy stays open: nothing else may run until a person has dealt with it.
     CHECK ((finished_at IS NOT NULL) = (state IN ('succeeded', 'failed', 'rolled_back')))
 );
@@ -58,19 +58,19 @@ CREATE UNIQUE INDEX deploy_open ON airlock.deploy ((true)) WHERE finished_at IS 
 CREATE TABLE airlock.migration (
     deploy bigint NOT NULL REFERENCES airlock.deploy,
     version bigint NOT NULL,
-    name text NOT NULL,
-    checksum text NOT NULL,
-    forward_sql text NOT NULL,
-    reverse_sql text NOT NULL,
-    state text NOT NULL CHECK (state IN ('started', 'applied', 'rolled_back', 'adopted')),
+    name pg_catalog.text NOT NULL,
+    checksum pg_catalog.text NOT NULL,
+    forward_sql pg_catalog.text NOT NULL,
+    reverse_sql pg_catalog.text NOT NULL,
+    state pg_catalog.text NOT NULL CHECK (state IN ('started', 'applied', 'rolled_back', 'adopted')),
     position integer NOT NULL,
     segments_done integer NOT NULL,
     applied_xid bigint NOT NULL,
     oldest_xid bigint NOT NULL,
     reverse_segments_done integer NOT NULL DEFAULT 0,
-    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    applied_at timestamptz,
-    rolled_back_at timestamptz,
+    started_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    applied_at pg_catalog.timestamptz,
+    rolled_back_at pg_catalog.timestamptz,
     PRIMARY KEY (deploy, version)
 );
 COMMENT ON TABLE airlock.migration IS 'One row per migration and deploy, forward and reverse SQL as applied';
@@ -81,11 +81,11 @@ CREATE UNIQUE INDEX migration_current ON airlock.migration (version) WHERE state
 CREATE TABLE airlock.event (
     deploy bigint NOT NULL REFERENCES airlock.deploy,
     sequence bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     fence bigint NOT NULL,
-    step text NOT NULL,
-    phase text NOT NULL CHECK (phase IN ('intent', 'done', 'failed')),
-    detail text NOT NULL
+    step pg_catalog.text NOT NULL,
+    phase pg_catalog.text NOT NULL CHECK (phase IN ('intent', 'done', 'failed')),
+    detail pg_catalog.text NOT NULL
 );
 COMMENT ON TABLE airlock.event IS 'Append-only journal: what was meant, what came of it';
 CREATE INDEX event_deploy ON airlock.event (deploy, sequence);
@@ -93,12 +93,12 @@ CREATE INDEX event_deploy ON airlock.event (deploy, sequence);
 CREATE TABLE airlock.alert (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     deploy bigint NOT NULL REFERENCES airlock.deploy,
-    dedup_key text NOT NULL UNIQUE,
-    body jsonb NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    dedup_key pg_catalog.text NOT NULL UNIQUE,
+    body pg_catalog.jsonb NOT NULL,
+    created_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     attempts integer NOT NULL DEFAULT 0,
-    last_error text,
-    delivered_at timestamptz
+    last_error pg_catalog.text,
+    delivered_at pg_catalog.timestamptz
 );
 COMMENT ON TABLE airlock.alert IS 'Outbox: alerts to deliver, delivered at least once';
 
@@ -106,9 +106,9 @@ CREATE TABLE airlock.kept (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     deploy bigint NOT NULL REFERENCES airlock.deploy,
     version bigint NOT NULL,
-    relation text NOT NULL,
-    row_data jsonb NOT NULL,
-    kept_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    relation pg_catalog.text NOT NULL,
+    row_data pg_catalog.jsonb NOT NULL,
+    kept_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );
 COMMENT ON TABLE airlock.kept IS 'Rows and values that a rollback would have dropped';
 

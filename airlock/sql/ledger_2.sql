@@ -1,11 +1,11 @@
 -- The ledger, version 2: approvals, refreshes, and alerts with a delivery for each channel.
 ALTER TABLE airlock.deploy
-    ADD COLUMN kind text NOT NULL DEFAULT 'deploy' CHECK (kind IN ('deploy', 'refresh')),
-    ADD COLUMN flow_run text,
-    ADD COLUMN run_url text,
-    ADD COLUMN approval jsonb,
-    ADD COLUMN refresh jsonb,
-    ADD COLUMN aftermath jsonb;
+    ADD COLUMN kind pg_catalog.text NOT NULL DEFAULT 'deploy' CHECK (kind IN ('deploy', 'refresh')),
+    ADD COLUMN flow_run pg_catalog.text,
+    ADD COLUMN run_url pg_catalog.text,
+    ADD COLUMN approval pg_catalog.jsonb,
+    ADD COLUMN refresh pg_catalog.jsonb,
+    ADD COLUMN aftermath pg_catalog.jsonb;
 COMMENT ON COLUMN airlock.deploy.kind IS 'A refresh replaces the whole database by a masked copy of another one';
 COMMENT ON COLUMN airlock.deploy.run_url IS 'Where the run can be looked at';
 COMMENT ON COLUMN airlock.deploy.approval IS 'Why a person was asked, and what they decided';
@@ -25,12 +25,12 @@ CREATE UNIQUE INDEX migration_current ON airlock.migration (version)
 ALTER TABLE airlock.alert ALTER COLUMN deploy DROP NOT NULL;
 CREATE TABLE airlock.delivery (
     alert bigint NOT NULL REFERENCES airlock.alert ON DELETE CASCADE,
-    channel text NOT NULL,
+    channel pg_catalog.text NOT NULL,
     attempts integer NOT NULL DEFAULT 0,
-    last_error text,
+    last_error pg_catalog.text,
     refused boolean NOT NULL DEFAULT false,
-    tried_at timestamptz,
-    delivered_at timestamptz,
+    tried_at pg_catalog.timestamptz,
+    delivered_at pg_catalog.timestamptz,
     PRIMARY KEY (alert, channel)
 );
 COMMENT ON TABLE airlock.delivery IS 'One row per alert and channel that it is for';

@@ -11,15 +11,15 @@ ALTER TABLE airlock.deploy
 CREATE TABLE airlock.backfill (
     deploy bigint NOT NULL REFERENCES airlock.deploy,
     version bigint NOT NULL,
-    direction text NOT NULL CHECK (direction IN ('forward', 'reverse')),
-    upper_key text,
-    last_key text,
+    direction pg_catalog.text NOT NULL CHECK (direction IN ('forward', 'reverse')),
+    upper_key pg_catalog.text,
+    last_key pg_catalog.text,
     changed_rows bigint NOT NULL DEFAULT 0,
     walked_rows bigint NOT NULL DEFAULT 0,
     expected_rows bigint NOT NULL,
     batches bigint NOT NULL DEFAULT 0,
-    began_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    batch_at timestamptz,
+    began_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    batch_at pg_catalog.timestamptz,
     PRIMARY KEY (deploy, version, direction)
 );
 COMMENT ON TABLE airlock.backfill IS 'One row per backfill, deploy and direction; each batch commits its progress with its rows';
@@ -38,7 +38,7 @@ COMMENT ON TABLE airlock.backfill_batch IS 'Transactions of backfills: what only
 CREATE TABLE airlock.client (
     deploy bigint NOT NULL REFERENCES airlock.deploy,
     fence bigint NOT NULL,
-    part jsonb NOT NULL,
+    part pg_catalog.jsonb NOT NULL,
     PRIMARY KEY (deploy, fence)
 );
 COMMENT ON TABLE airlock.client IS 'One row per probe: what it saw beside one runner of a deploy, in short';

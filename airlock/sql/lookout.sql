@@ -21,14 +21,14 @@ tables AS (
 held AS (
     SELECT s.pid, wanted.relation,
         -- Indexes and parents of partitions have no age: theirs is the greatest there is.
-        bool_or(s.kind = 'autovacuum worker' AND (
+        pg_catalog.bool_or(s.kind = 'autovacuum worker' AND (
             s.query LIKE '%(to prevent wraparound)'
             OR c.relfrozenxid <> '0' AND pg_catalog.age(c.relfrozenxid)
                 > pg_catalog.current_setting('autovacuum_freeze_max_age')::integer
             OR c.relminmxid <> '0' AND pg_catalog.mxid_age(c.relminmxid)
                 > pg_catalog.current_setting('autovacuum_multixact_freeze_max_age')::integer
         )) AS is_wraparound
-    FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[]))
+    FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]))
         AS wanted (relation, mode)
     JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(wanted.relation)
     JOIN pg_catalog.pg_locks AS l
@@ -57,7 +57,7 @@ SELECT f.pid, f.relation, f.is_wraparound, f.is_dump,
         COALESCE(NULLIF(f.application_name, ''), f.kind),
         COALESCE(f.state,
             CASE WHEN f.kind = 'client backend' THEN 'state hidden' ELSE 'active' END),
-        COALESCE(pg_catalog.round(f.open_s, 1)::text, '?')
+        COALESCE(pg_catalog.round(f.open_s, 1)::pg_catalog.text, '?')
     ) AS description
 FROM found AS f
 WHERE f.is_wraparound OR f.is_dump

@@ -5,7 +5,7 @@
 DROP SCHEMA IF EXISTS airlock_mask CASCADE;
 CREATE SCHEMA airlock_mask;
 
-CREATE FUNCTION airlock_mask.padded(key bytea, byte integer) RETURNS bytea
+CREATE FUNCTION airlock_mask.padded(key pg_catalog.bytea, byte integer) RETURNS pg_catalog.bytea
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     block bytea := key || decode(repeat('00', 64 - length(key)), 'hex');
@@ -16,13 +16,13 @@ BEGIN
     RETURN block;
 END $$;
 
-CREATE FUNCTION airlock_mask.digest(value text, inner_key bytea, outer_key bytea) RETURNS bytea
+CREATE FUNCTION airlock_mask.digest(value pg_catalog.text, inner_key pg_catalog.bytea, outer_key pg_catalog.bytea) RETURNS pg_catalog.bytea
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT sha256(outer_key || sha256(inner_key || convert_to(value, 'UTF8')))
 $$;
 
 -- A domain's key is the HMAC of its name; its two pads are computed once per query.
-CREATE FUNCTION airlock_mask.pad(domain text, byte integer) RETURNS bytea
+CREATE FUNCTION airlock_mask.pad(domain pg_catalog.text, byte integer) RETURNS pg_catalog.bytea
 LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 DECLARE
     key bytea := decode(current_setting('airlock_mask.key'), 'hex');
@@ -32,40 +32,40 @@ BEGIN
             domain, airlock_mask.padded(key, 54), airlock_mask.padded(key, 92)), byte);
 END $$;
 
-CREATE FUNCTION airlock_mask.long(digest bytea) RETURNS text
+CREATE FUNCTION airlock_mask.long(digest pg_catalog.bytea) RETURNS pg_catalog.text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT left(encode(digest, 'hex'), 32)
 $$;
 
 -- Six bits a character instead of four, for narrow columns.
-CREATE FUNCTION airlock_mask.short(digest bytea, width integer) RETURNS text
+CREATE FUNCTION airlock_mask.short(digest pg_catalog.bytea, width integer) RETURNS pg_catalog.text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT left(encode(digest, 'base64'), width)
 $$;
 
-CREATE FUNCTION airlock_mask.uuid(digest bytea) RETURNS uuid
+CREATE FUNCTION airlock_mask.uuid(digest pg_catalog.bytea) RETURNS pg_catalog.uuid
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT left(encode(digest, 'hex'), 32)::uuid
 $$;
 
-CREATE FUNCTION airlock_mask.bigint(digest bytea) RETURNS bigint
+CREATE FUNCTION airlock_mask.bigint(digest pg_catalog.bytea) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT ('x' || left(encode(digest, 'hex'), 16))::bit(64)::bigint & 9223372036854775807
 $$;
 
-CREATE FUNCTION airlock_mask.bytea(digest bytea) RETURNS bytea
+CREATE FUNCTION airlock_mask.bytea(digest pg_catalog.bytea) RETURNS pg_catalog.bytea
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT digest
 $$;
 
 -- .invalid can never be delivered to: RFC 2606.
-CREATE FUNCTION airlock_mask.email(digest bytea, digits integer) RETURNS text
+CREATE FUNCTION airlock_mask.email(digest pg_catalog.bytea, digits integer) RETURNS pg_catalog.text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT 'u' || left(encode(digest, 'hex'), digits) || '@masked.invalid'
 $$;
 
 -- "Masked 3fa29c01bd22": nobody's name. A narrow column has no room for the first word.
-CREATE FUNCTION airlock_mask.name(digest bytea, width integer) RETURNS text
+CREATE FUNCTION airlock_mask.name(digest pg_catalog.bytea, width integer) RETURNS pg_catalog.text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE WHEN width < 19 THEN '' ELSE 'Masked ' END || left(encode(digest, 'hex'), 12)
 $$;
@@ -73,7 +73,7 @@ $$;
 -- About as long as the value was, at least 12 characters. The words are always the same, what is
 -- in front of them is not; translate() would make words of the digest, and take four times as long
 -- as all the rest.
-CREATE FUNCTION airlock_mask.filler(size integer, digest bytea, width integer) RETURNS text
+CREATE FUNCTION airlock_mask.filler(size integer, digest pg_catalog.bytea, width integer) RETURNS pg_catalog.text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT left(
         left(encode(digest, 'hex'), 12) || repeat(
@@ -84,7 +84,7 @@ $$;
 -- A number up to ``share`` away, at least a tenth of that and one unit of its last place. It keeps
 -- its sign, its digits after the point, and stays below ``below``. Zero and what is no number stay.
 CREATE FUNCTION airlock_mask.near(
-    value numeric, digest bytea, share numeric, places integer, below numeric) RETURNS numeric
+    value numeric, digest pg_catalog.bytea, share numeric, places integer, below numeric) RETURNS numeric
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     part numeric := ('x' || left(encode(digest, 'hex'), 8))::bit(32)::bigint / 4294967296.0;
@@ -103,7 +103,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION airlock_mask.near(
-    value float8, digest bytea, share float8, below float8) RETURNS float8
+    value pg_catalog.float8, digest pg_catalog.bytea, share pg_catalog.float8, below pg_catalog.float8) RETURNS pg_catalog.float8
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
 DECLARE
     part float8 := ('x' || left(encode(digest, 'hex'), 8))::bit(32)::bigint / 4294967296.0;

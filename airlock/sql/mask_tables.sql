@@ -19,7 +19,7 @@ WITH types AS (
     -- Types in which words can stand; of an array, what its elements are.
     SELECT t.oid,
            CASE WHEN n.nspname = 'pg_catalog' OR t.typname IN ('citext', 'hstore')
-                THEN t.typname::text ELSE '' END AS name,
+                THEN t.typname::pg_catalog.text ELSE '' END AS name,
            e.typcategory IN ('S', 'C') OR e.typname IN ('json', 'jsonb', 'xml', 'tsvector', 'hstore')
                AS holds_text
       FROM pg_catalog.pg_type AS t

@@ -5,8 +5,8 @@ INSERT INTO airlock.migration AS known
      applied_at, applied_xid, oldest_xid)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9,
     CASE WHEN $7 = 'applied' THEN pg_catalog.clock_timestamp() END,
-    pg_catalog.pg_current_xact_id()::text::bigint,
-    pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint)
+    pg_catalog.pg_current_xact_id()::pg_catalog.text::bigint,
+    pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::pg_catalog.text::bigint)
 ON CONFLICT (deploy, version) DO UPDATE SET
     state = excluded.state,
     segments_done = excluded.segments_done,

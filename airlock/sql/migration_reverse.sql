@@ -2,5 +2,5 @@
 UPDATE airlock.migration SET
     reverse_segments_done = $3,
     state = CASE WHEN $4 THEN 'rolled_back' ELSE state END,
-    rolled_back_at = CASE WHEN $4 THEN clock_timestamp() END
+    rolled_back_at = CASE WHEN $4 THEN pg_catalog.clock_timestamp() END
 WHERE deploy = $1 AND version = $2

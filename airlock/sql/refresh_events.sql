@@ -21,8 +21,8 @@ DELETE FROM airlock.event WHERE deploy = $1;
 SELECT pg_catalog.setval(
     pg_catalog.pg_get_serial_sequence('airlock.event', 'sequence'),
     greatest(
-        (SELECT max(e.sequence) FROM airlock.event AS e),
-        (SELECT max(c.sequence) FROM pg_temp.carried_event AS c),
+        (SELECT pg_catalog.max(e.sequence) FROM airlock.event AS e),
+        (SELECT pg_catalog.max(c.sequence) FROM pg_temp.carried_event AS c),
         1));
 
 INSERT INTO airlock.event (deploy, at, fence, step, phase, detail)

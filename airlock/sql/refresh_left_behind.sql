@@ -8,7 +8,7 @@ FROM (
     UNION ALL
     SELECT 'subscriptions' FROM pg_catalog.pg_subscription AS s
     WHERE s.subdbid = (SELECT d.oid FROM pg_catalog.pg_database AS d
-                       WHERE d.datname = current_database())
+                       WHERE d.datname = pg_catalog.current_database())
     UNION ALL
     SELECT 'user mappings' FROM pg_catalog.pg_user_mappings
     UNION ALL

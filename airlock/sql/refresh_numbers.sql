@@ -2,8 +2,8 @@
 -- the old database after it was read must not meet the same number here.
 SELECT
     pg_catalog.setval(pg_catalog.pg_get_serial_sequence('airlock.deploy', 'id'),
-        greatest((SELECT max(d.id) FROM airlock.deploy AS d), 1)),
+        greatest((SELECT pg_catalog.max(d.id) FROM airlock.deploy AS d), 1)),
     pg_catalog.setval(pg_catalog.pg_get_serial_sequence('airlock.alert', 'id'),
-        coalesce((SELECT max(a.id) FROM airlock.alert AS a), 1),
+        coalesce((SELECT pg_catalog.max(a.id) FROM airlock.alert AS a), 1),
         EXISTS (SELECT FROM airlock.alert)),
     pg_catalog.setval('airlock.fence', $1::bigint + 1000)

@@ -2,7 +2,7 @@
 -- it, which its row for the column ctid tells: that one is never written again.
 -- The owner's rights are for the ledger, which a role that the file took may not read.
 -- https://www.postgresql.org/docs/current/event-trigger-table-rewrite-example.html
-CREATE OR REPLACE FUNCTION airlock.refuse_rewrite() RETURNS event_trigger
+CREATE OR REPLACE FUNCTION airlock.refuse_rewrite() RETURNS pg_catalog.event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $airlock$
 DECLARE
     name text;

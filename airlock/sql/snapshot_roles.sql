@@ -1,7 +1,7 @@
 -- A row is one role of the cluster with its attributes, without its password.
 -- https://www.postgresql.org/docs/current/view-pg-roles.html
 SELECT
-    r.rolname::text AS name,
+    r.rolname::pg_catalog.text AS name,
     r.rolsuper AS superuser,
     r.rolinherit AS inherit,
     r.rolcreaterole AS createrole,

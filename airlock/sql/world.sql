@@ -12,13 +12,12 @@ WITH relation AS (
 ),
 typed AS (
     SELECT y.oid, y.typtype, y.typrelid, y.typnotnull, y.typbasetype, y.typtypmod,
-        CASE WHEN n.nspname = 'pg_catalog' THEN y.typname::text
+        CASE WHEN n.nspname = 'pg_catalog' THEN y.typname::pg_catalog.text
             ELSE pg_catalog.concat(n.nspname, '.', y.typname) END AS key
     FROM pg_catalog.pg_type AS y
     JOIN pg_catalog.pg_namespace AS n ON n.oid = y.typnamespace
 )
 SELECT pg_catalog.json_build_object(
-    'search_path', pg_catalog.current_schemas(false),
     'time_zone', pg_catalog.current_setting('TimeZone'),
     'relations', (
         SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
@@ -112,7 +111,7 @@ SELECT pg_catalog.json_build_object(
     ),
     -- A view or materialised view and what it reads, column by column.
     'reads', (
-        SELECT pg_catalog.json_agg(DISTINCT pg_catalog.concat_ws(chr(1), v.key, r.key, a.attname))
+        SELECT pg_catalog.json_agg(DISTINCT pg_catalog.concat_ws(pg_catalog.chr(1), v.key, r.key, a.attname))
         FROM pg_catalog.pg_rewrite AS w
         JOIN relation AS v ON v.oid = w.ev_class AND v.relkind IN ('v', 'm')
         JOIN pg_catalog.pg_depend AS d ON d.objid = w.oid
@@ -153,7 +152,7 @@ SELECT pg_catalog.json_build_object(
     -- What is not in pg_catalog, and there what is volatile.
     'functions', (
         SELECT pg_catalog.json_agg(DISTINCT pg_catalog.concat_ws(
-            chr(1), n.nspname, p.proname,
+            pg_catalog.chr(1), n.nspname, p.proname,
             -- One of SQL may be put in where it is called, and is as volatile as what is in it.
             CASE WHEN p.provolatile = 'v' AND l.lanname = 'sql' THEN 'u' ELSE p.provolatile END))
         FROM pg_catalog.pg_proc AS p
@@ -162,4 +161,4 @@ SELECT pg_catalog.json_build_object(
         WHERE n.nspname <> 'information_schema'
         AND (n.nspname <> 'pg_catalog' OR p.provolatile = 'v')
     )
-)::text
+)::pg_catalog.text

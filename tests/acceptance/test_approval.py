@@ -20,11 +20,11 @@ from airlock.approval import Approval
 from airlock.contents import read_contents
 from airlock.errors import Refused, Transient
 from airlock.introspection import read_catalogue
-from airlock.postgres import connect
 from airlock.request import DeployRequest
 from flows import runtime
 from flows.runtime import Runtime
 from tests.gateway import Gateway
+from tests.people import connect
 
 TOML = """
 [targets.prod]

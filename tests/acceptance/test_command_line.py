@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 
-from airlock.postgres import connect
+from tests.people import connect
 
 
 async def airlock(prefect_server, *arguments):

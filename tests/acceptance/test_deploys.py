@@ -15,9 +15,9 @@ from prefect.client.schemas.sorting import ArtifactSort
 from airlock import deploy as steps
 from airlock import ledger, service
 from airlock.client import read as felt_by_clients
-from airlock.postgres import connect
 from airlock.report import markdown
 from airlock.request import DeployRequest
+from tests.people import connect
 from tests.stage import CONTRACT, DROP_INDEX, RELEASES
 
 ADD_COLUMN = ("ALTER TABLE deals ADD COLUMN score integer;", "ALTER TABLE deals DROP COLUMN score;")

@@ -16,10 +16,10 @@ import pytest
 
 from airlock import binaries, ledger
 from airlock.ledger import Deploy
-from airlock.postgres import connect
 from flows.runtime import Runtime
 from tests.acceptance.test_deploys import assert_as_before
 from tests.gateway import Gateway
+from tests.people import connect
 from tests.stage import CHECKOUT, Stage
 
 SLOW = "SELECT pg_catalog.pg_sleep(60) WHERE {};"

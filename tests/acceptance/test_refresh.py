@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from airlock import ledger, release, server, service, settings
-from airlock.postgres import connect, quote_ident, quote_literal
+from airlock.postgres import quote_ident, quote_literal
 from flows.runtime import Runtime
 from tests.acceptance.test_secrets import (
     DECOY,
@@ -18,6 +18,7 @@ from tests.acceptance.test_secrets import (
     new_words,
     watching_command_lines,
 )
+from tests.people import connect
 from tests.stage import TRACKER, Stage, free_port
 
 ADMIN = "refresh_admin"

@@ -22,9 +22,10 @@ from prefect.artifacts import acreate_markdown_artifact
 from prefect.logging.handlers import APILogHandler
 
 from airlock import server
-from airlock.postgres import connect, quote_ident, quote_literal
+from airlock.postgres import quote_ident, quote_literal
 from flows.runtime import Runtime
 from tests.conftest import OWNER, OWNER_PASSWORD, SUPERUSER_PASSWORD
+from tests.people import connect
 from tests.stage import Stage
 
 ALERTS = """\

@@ -16,10 +16,11 @@ from pathlib import Path
 from airlock import syntax
 from airlock.effects import Effect, LockMode, Prediction, World, needs_no_transaction, predict_one
 from airlock.measure import Measurement
-from airlock.postgres import Conn, connect
+from airlock.postgres import Conn
 from airlock.server import Server
 from airlock.surroundings import read_world
 from airlock.syntax import Statement
+from tests.people import connect
 
 HERE = Path(__file__).parent
 WORLD = HERE / "world.sql"

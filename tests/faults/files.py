@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 
-from airlock.postgres import connect
 from tests.faults.theatre import Case, Theatre
+from tests.people import connect
 
 # Room for a deploy; most of it is taken away later.
 _DISK_BYTES = 600 * 2**20

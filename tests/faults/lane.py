@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from airlock import binaries, server
-from airlock.postgres import connect, quote_literal
+from airlock.postgres import quote_literal
 from flows.runtime.api import client
 from tests.faults import matrix
 from tests.faults.oracle import Expected
 from tests.faults.theatre import House, Recording, perform, record
 from tests.faults.worker import Worker
 from tests.faults.zygote import Zygote
+from tests.people import connect
 from tests.stage import make_base
 
 BASE = "base"

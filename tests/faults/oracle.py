@@ -19,9 +19,10 @@ import httpx
 from airlock import ledger
 from airlock.errors import Refused
 from airlock.introspection import read_catalogue
-from airlock.postgres import connect, quote_ident
+from airlock.postgres import quote_ident
 from airlock.service import table
 from airlock.snapshot import manifest
+from tests.people import connect
 from tests.stage import Stage
 
 # How long what is ending may take to be gone.

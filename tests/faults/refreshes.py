@@ -12,8 +12,9 @@ from functools import partial
 import asyncpg
 
 from airlock import ledger, settings
-from airlock.postgres import connect, quote_ident
+from airlock.postgres import quote_ident
 from tests.faults.theatre import Case, Theatre
+from tests.people import connect
 from tests.stage import TRACKER
 
 _STAGING = """

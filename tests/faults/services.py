@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from airlock.postgres import connect
 from tests.faults.injector import Kind
 from tests.faults.theatre import Case, Theatre
+from tests.people import connect
 from tests.stage import HEALTH
 
 _ASKED = "    global asked\n    asked += 1\n"

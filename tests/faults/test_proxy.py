@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from airlock.postgres import DRIVER_ERRORS, connect
+from airlock.postgres import DRIVER_ERRORS
 from tests.conftest import Database
 from tests.faults.proxy import FAULTS, Fault, proxy_to
+from tests.people import connect
 
 # Whether the row is there afterwards, and whether the client hears of an end.
 EXPECTED: dict[Fault, tuple[bool, bool]] = {

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from airlock import outbox, server, settings
-from airlock.postgres import connect, quote_ident
+from airlock.postgres import quote_ident
 from airlock.service import table
 from tests.faults import clock, guards, oracle
 from tests.faults.injector import SWITCH, Fault, Kind
@@ -26,6 +26,7 @@ from tests.faults.oracle import Expected, Seen, State, Verdict
 from tests.faults.proxy import Proxy, proxy_to
 from tests.faults.worker import Worker
 from tests.faults.zygote import Child, Zygote
+from tests.people import connect
 from tests.stage import ADD_COLUMN, DROP_INDEX, Stage, receiving, standing
 
 # One deploy with everything that happens to it, and the recovery from that.

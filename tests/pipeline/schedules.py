@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 import httpx
 
 from airlock import server
-from airlock.postgres import connect, quote_ident
+from airlock.postgres import quote_ident
+from tests.people import connect
 
 PATIENCE_S = 180
 SECONDS_AHEAD = 8

@@ -14,10 +14,10 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from airlock import ledger, settings
 from airlock.introspection import read_catalogue
 from airlock.plan import Plan
-from airlock.postgres import connect
 from airlock.request import DeployRequest
 from flows.drift import drift
 from tests.conftest import Database
+from tests.people import connect
 from tests.stage import Webhook, receiving
 
 CONFIG = """

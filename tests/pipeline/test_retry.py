@@ -15,7 +15,6 @@ from prefect.flow_engine import run_flow_async
 
 from airlock import deploy as steps
 from airlock import ledger, lock, settings
-from airlock.postgres import connect
 from airlock.request import DeployRequest
 from flows.deploy import deploy
 from flows.recover import recover
@@ -23,6 +22,7 @@ from flows.refresh_staging import refresh_staging
 from flows.rollback import rollback
 from flows.runtime import Runtime
 from tests.conftest import Database
+from tests.people import connect
 
 TOML = """
 [targets.prod]

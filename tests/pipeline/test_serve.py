@@ -20,11 +20,12 @@ import psutil
 import pytest
 
 from airlock import ledger, server, settings
-from airlock.postgres import connect, quote_literal
+from airlock.postgres import quote_literal
 from flows.automations import AUTOMATIONS, RECOVER, SILENT
 from flows.runtime import auth, client, command
 from flows.runtime.process import process, tail
 from tests.conftest import Database, create_database, drop_database
+from tests.people import connect
 from tests.pipeline import schedules
 from tests.stage import CHECKOUT
 

@@ -20,10 +20,11 @@ from airlock.introspection import read_catalogue
 from airlock.ledger import Lease
 from airlock.migration import Migration
 from airlock.plan import AppliedMigration, Plan
-from airlock.postgres import Conn, connect
+from airlock.postgres import Conn
 from airlock.request import DeployRequest
 from airlock.settings import Budget
 from tests.conftest import Database
+from tests.people import connect
 
 # Impatient, so that a test of waiting does not wait.
 BUDGET = Budget(lock_timeout_ms=60, tries=3, pause_ms=5, statement_timeout_s=10)
@@ -110,7 +111,12 @@ class Project:
 @pytest.fixture
 def project(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Snapshots are dumps, restored into another database of the same server: the fastest way."""
-    root = tmp_path / "project"
+    return configured(database, tmp_path, monkeypatch)
+
+
+def configured(database: Database, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """The project of a database, as the one that the settings name from now on."""
+    root = folder / "project"
     (root / "migrations").mkdir(parents=True)
     (root / "airlock.toml").write_text(
         """

@@ -11,7 +11,8 @@ import pytest
 from airlock import apply, ledger, leftovers, migration, settings, syntax
 from airlock.effects import needs_no_transaction
 from airlock.errors import Broken, Refused, Transient
-from airlock.postgres import connect
+from airlock.measure import Measurement
+from tests.people import connect
 from tests.postgres.conftest import Project, runner
 from tests.unit.test_segments import IN_NONE, IN_ONE
 
@@ -167,6 +168,53 @@ async def test_what_a_migration_sets_does_not_reach_the_next(project: Project, c
         before
     )
     assert await conn.fetchval("SELECT current_setting('lock_timeout')") == "0"
+
+
+PATHS = {
+    "the database's": "CREATE TABLE t ();",
+    "after RESET": "RESET search_path;\nCREATE TABLE t ();",
+    "after RESET ALL": "SET search_path = public;\nRESET ALL;\nCREATE TABLE t ();",
+    "SET in a transaction before": (
+        "SET search_path = given;\nCREATE TABLE i ();\nVACUUM i;\nCREATE TABLE t ();"
+    ),
+    "after DISCARD ALL": "SET search_path = public;\nVACUUM;\nDISCARD ALL;\nCREATE TABLE t ();",
+}
+
+
+@pytest.mark.parametrize("measured", [False, True])
+@pytest.mark.parametrize("sql", PATHS.values(), ids=PATHS)
+async def test_a_migration_looks_names_up_where_its_role_database_and_own_text_say(
+    project: Project, sql: str, measured: bool
+):
+    path = "public" if "given" in sql else "given, public"
+    await project.execute(
+        f"CREATE SCHEMA given; ALTER DATABASE {project.database.name} SET search_path = {path}"
+    )
+    project.write(1, sql, "DROP TABLE given.t;")
+    lease = await project.begin()
+    async with connect(project.url) as conn:
+        more = {"execute": Measurement(url=project.url).execute} if measured else {}
+        run = runner(project, conn, lease, **more)
+        await run.forward(project.migrations()[0], position=1)
+        assert await conn.fetchval("SHOW search_path") == path
+    assert await project.fetch("SELECT to_regclass('given.t') IS NOT NULL") == [(True,)]
+
+
+async def test_what_a_migration_defers_to_its_commit_has_the_path_of_the_migration(
+    project: Project,
+):
+    await project.execute(
+        "CREATE TABLE deals (id int); CREATE TABLE heard (id int);"
+        "CREATE FUNCTION hear() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN INSERT INTO heard VALUES (NEW.id); RETURN NEW; END';"
+        "CREATE CONSTRAINT TRIGGER hear AFTER INSERT ON deals DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION hear();"
+    )
+    project.write(1, "INSERT INTO deals VALUES (1);", "DELETE FROM deals;")
+    lease = await project.begin()
+    async with connect(project.url) as conn:
+        await runner(project, conn, lease).forward(project.migrations()[0], position=1)
+    assert await project.fetch("SELECT id FROM heard") == [(1,)]
 
 
 async def test_a_role_that_a_migration_takes_does_not_reach_the_next(project: Project):

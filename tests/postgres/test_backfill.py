@@ -17,11 +17,12 @@ from airlock.__main__ import _status
 from airlock.backfill import Observe
 from airlock.effects import LockMode
 from airlock.errors import Broken, LeaseLost, Refused, Transient
-from airlock.postgres import Conn, connect
+from airlock.postgres import Conn
 from airlock.preview import preview
 from airlock.rehearsal import Rehearsal
 from airlock.rollback import reverse_migrations
 from airlock.syntax import Statement
+from tests.people import connect
 from tests.postgres.conftest import Project, runner
 
 HEADER = "-- Airlock: backfill table=deals key=id batch={batch}"
@@ -345,7 +346,7 @@ UNWALKABLE = {
     ),
     "a type of their own": (
         "CREATE TYPE pair AS (a int, b int); CREATE TABLE deals (id pair PRIMARY KEY, n int)",
-        "is of type pair",
+        "is of type public.pair",
     ),
     "children": (
         "CREATE TABLE deals (id int PRIMARY KEY, n int); CREATE TABLE more () INHERITS (deals)",
@@ -387,7 +388,7 @@ async def test_a_policy_that_comes_in_between_hides_nothing_in_silence(
     async def hear(_conn: Conn, _statement: Statement) -> AsyncIterator[Observe]:
         async def observe(_rows: int, _seconds: float) -> None:
             await conn.execute(
-                "ALTER TABLE deals ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+                "ALTER TABLE public.deals ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
             )
 
         yield observe

@@ -14,8 +14,8 @@ from airlock import client, ledger, settings
 from airlock.client import channels
 from airlock.client.felt import Channel, Felt
 from airlock.ledger import Lease
-from airlock.postgres import connect
 from airlock.service import table
+from tests.people import connect
 from tests.postgres.conftest import Project
 from tests.stage import free_port
 
@@ -76,7 +76,7 @@ async def test_who_holds_a_table_is_felt_on_that_table_alone(project: Project):
             ledger.journal(project.target, lease, "apply_plan") as conn,
             conn.transaction(),
         ):
-            await conn.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
+            await conn.execute("LOCK TABLE public.held IN ACCESS EXCLUSIVE MODE")
             await until(lambda: waits_ms(project, lease) > 300)
     felt = await measured(project, lease)
     for kind in ("database read", "database write"):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from airlock.postgres import connect
 from tests.effects.forms import disagreements, forms, measure, prepare, read_table, show
+from tests.people import connect
 
 # As many as a test run can bear; make effects runs them all.
 EVERY = 12

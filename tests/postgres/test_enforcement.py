@@ -19,10 +19,11 @@ from airlock.blockers import Blockers
 from airlock.effects import Effect, LockMode, StatementEffects
 from airlock.errors import Broken, Refused, Transient
 from airlock.lookout import conflicting, look
-from airlock.postgres import Conn, connect
+from airlock.postgres import Conn
 from airlock.request import DeployRequest
 from airlock.settings import Budget
 from tests.conftest import TEST_SETTINGS, create_database, start_server
+from tests.people import connect
 from tests.postgres.conftest import BUDGET, Project
 
 DEALS = (

@@ -10,7 +10,7 @@ from airlock import ledger, lock, postgres
 from airlock.catalogue import Catalogue
 from airlock.errors import Broken, LeaseLost, Refused, Transient
 from airlock.ledger import Delivery
-from airlock.postgres import connect
+from tests.people import connect
 from tests.postgres.conftest import Project, runner
 
 ADD = ("CREATE TABLE a (id int);", "DROP TABLE a;")

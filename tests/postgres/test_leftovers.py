@@ -11,8 +11,9 @@ import pytest
 from airlock import leftovers, rollback, sessions
 from airlock.apply import Runner
 from airlock.errors import Broken, Transient
-from airlock.postgres import DRIVER_ERRORS, Conn, connect
+from airlock.postgres import DRIVER_ERRORS, Conn
 from airlock.settings import Budget
+from tests.people import connect
 from tests.postgres.conftest import BUDGET, Project, runner
 
 # What is half there: invalid indexes, and partitions whose detaching is pending.

@@ -12,10 +12,10 @@ from airlock import deploy as steps
 from airlock import ledger, postgres, rollback
 from airlock.apply import Runner
 from airlock.errors import Transient
-from airlock.postgres import connect
 from airlock.request import DeployRequest
 from airlock.settings import Budget
 from tests.faults.proxy import FAULTS, Fault, Proxy, proxy_to
+from tests.people import connect
 from tests.postgres.conftest import Project
 
 FORWARD = "CREATE TABLE one (id int);\nINSERT INTO one VALUES (1);"

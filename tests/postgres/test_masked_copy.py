@@ -17,8 +17,8 @@ from airlock import masked_copy, masking, server, settings
 from airlock.errors import AirlockError, Refused
 from airlock.masked_copy import CheckResult, CopyResult
 from airlock.masking import Column, Rule, TableMask
-from airlock.postgres import connect
 from tests.conftest import Database, create_database, drop_database
+from tests.people import connect
 
 KEY = "a key that is long enough"
 OTHER_KEY = "another key, as long as that"

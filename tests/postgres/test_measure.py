@@ -7,7 +7,7 @@ import pytest
 from airlock import syntax
 from airlock.effects import LockMode
 from airlock.measure import Measurement
-from airlock.postgres import connect
+from tests.people import connect
 
 ROWS = 5000
 

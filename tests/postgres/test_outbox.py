@@ -21,8 +21,9 @@ from airlock.approval import Approval
 from airlock.errors import Refused
 from airlock.health import HealthVerdict
 from airlock.ledger import Lease
-from airlock.postgres import Conn, connect
+from airlock.postgres import Conn
 from airlock.request import DeployRequest
+from tests.people import connect
 from tests.postgres.conftest import Project
 from tests.receiver import Receiver, receiving
 from tests.unit.test_alert import AT

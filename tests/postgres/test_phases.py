@@ -8,9 +8,9 @@ from airlock import deploy as steps
 from airlock import ledger, recovery
 from airlock.errors import Broken, Refused
 from airlock.ledger import Deploy, Lease
-from airlock.postgres import connect
 from airlock.preview import preview
 from airlock.request import DeployRequest
+from tests.people import connect
 from tests.postgres.conftest import Project, runner
 
 EXPAND = ("CREATE TABLE b (id int);", "DROP TABLE b;")

@@ -11,10 +11,10 @@ from airlock import deploy as steps
 from airlock import holder, ledger, postgres, record
 from airlock.approval import Approval
 from airlock.errors import AirlockError, Broken, Refused, Transient
-from airlock.postgres import connect
 from airlock.preview import preview
 from airlock.rehearsal import Rehearsal
 from airlock.request import DeployRequest
+from tests.people import connect
 from tests.postgres.conftest import Project
 
 A = ("CREATE TABLE a (id int);", "DROP TABLE a;")

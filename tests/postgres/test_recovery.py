@@ -8,8 +8,8 @@ from airlock import deploy as steps
 from airlock import holder, ledger, lock, recovery, sessions, snapshot
 from airlock.errors import Refused
 from airlock.ledger import Deploy, Lease
-from airlock.postgres import connect
 from airlock.request import DeployRequest
+from tests.people import connect
 from tests.postgres.conftest import Project
 
 ONE = ("CREATE TABLE a (id int);", "DROP TABLE a;")

@@ -23,13 +23,14 @@ from airlock.contents import Content, Table
 from airlock.errors import AirlockError, LeaseLost, Refused, Transient
 from airlock.introspection import read_catalogue
 from airlock.ledger import Deploy, Lease
-from airlock.postgres import connect, on_database, quote_ident
+from airlock.postgres import on_database, quote_ident
 from airlock.refresh import databases, history, structure
 from airlock.replacement import Replacement
 from airlock.request import DeployRequest, RefreshRequest
 from airlock.server import Server
 from airlock.snapshot import Snapshot
 from tests.conftest import OWNER, OWNER_PASSWORD, Database, create_database, drop_database
+from tests.people import connect
 from tests.postgres.conftest import Project
 
 KEY = "a key that nobody may ever see anywhere"

@@ -8,9 +8,9 @@ from airlock import contents, ledger, rehearsal
 from airlock import deploy as steps
 from airlock.effects import LockMode
 from airlock.errors import LeaseLost, Refused
-from airlock.postgres import connect
 from airlock.rehearsal import Dropped, Rehearsal
 from airlock.request import DeployRequest
+from tests.people import connect
 from tests.postgres.conftest import Project
 
 DEALS = (

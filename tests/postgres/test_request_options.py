@@ -10,8 +10,8 @@ from airlock import deploy as steps
 from airlock import report
 from airlock.approval import Approval
 from airlock.errors import LeaseLost, Refused, Transient
-from airlock.postgres import connect
 from airlock.request import DeployRequest
+from tests.people import connect
 from tests.postgres.conftest import Project
 
 A = ("CREATE TABLE a (id int);", "DROP TABLE a;")

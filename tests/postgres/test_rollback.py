@@ -9,8 +9,8 @@ import pytest
 from airlock import deploy as steps
 from airlock import ledger, rollback
 from airlock.errors import Broken, Refused, Stranded
-from airlock.postgres import connect
 from airlock.rehearsal import Dropped, RehearsedMigration
+from tests.people import connect
 from tests.postgres.conftest import Project, runner
 
 

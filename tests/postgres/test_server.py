@@ -14,8 +14,8 @@ import pytest
 
 from airlock import binaries, server
 from airlock.errors import Refused
-from airlock.postgres import connect
 from tests.conftest import Database
+from tests.people import connect
 
 
 def is_alive(pid: int) -> bool:

@@ -17,10 +17,10 @@ import pytest
 
 from airlock import binaries, server, snapshot
 from airlock.errors import Refused, Transient
-from airlock.postgres import connect
 from airlock.settings import ClonePolicy, SnapshotPolicy, Target
 from airlock.snapshot import Snapshot
 from tests.conftest import Database
+from tests.people import connect
 
 ServerOf = Callable[[int | None], Awaitable[server.Server]]
 DatabaseOn = Callable[..., Awaitable[Database]]

@@ -11,10 +11,11 @@ import pytest
 
 from airlock import server, throttle
 from airlock.errors import Transient
-from airlock.postgres import Conn, connect
+from airlock.postgres import Conn
 from airlock.settings import BackfillSettings
 from airlock.throttle import Lag, Throttle
 from tests.conftest import TEST_SETTINGS
+from tests.people import connect
 from tests.postgres.conftest import Project, runner
 from tests.postgres.test_backfill import count_up, counted
 

@@ -17,8 +17,9 @@ import pytest
 
 from airlock import migration
 from airlock.migration import Migration
-from airlock.postgres import Conn, connect
+from airlock.postgres import Conn
 from airlock.server import Server
+from tests.people import connect
 
 ROOT = Path(__file__).parents[2]
 TRACKER = ROOT / "examples" / "ma_tracker"

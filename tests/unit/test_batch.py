@@ -46,7 +46,10 @@ def test_other_comments_are_none():
     assert batch.header("-- Airlock: it is\n-- airlock: allow x because y\nSELECT 1;") is None
 
 
-ABOVE = '"deals"."id" <= ($1::text)::bigint AND "deals"."id" > ($2::text)::bigint'
+ABOVE = (
+    '"deals"."id" OPERATOR(pg_catalog.<=) ($1::pg_catalog.text)::bigint'
+    ' AND "deals"."id" OPERATOR(pg_catalog.>) ($2::pg_catalog.text)::bigint'
+)
 # What stands before and after the range; the tree says whether it is the statement's WHERE.
 RANGED = (
     ("UPDATE deals SET a = 1", f"UPDATE deals SET a = 1\nWHERE {ABOVE}"),

@@ -91,7 +91,7 @@ async def start(
 
 async def _opened(pg: Server, env: Secrets) -> Production:
     passwords = {role: secrets.token_urlsafe(18) for role in (OWNER, BACKUP)}
-    async with connect(pg.url(DATABASE)) as superuser:
+    async with connect(pg.url(DATABASE), pinned=False) as superuser:
         for role, password in passwords.items():
             await superuser.execute(f"ALTER ROLE {role} PASSWORD {quote_literal(password)}")
         rows = await _count(superuser)
@@ -129,19 +129,19 @@ async def _prepare(found: Binaries, data_dir: Path, env: Secrets, checklist: Che
         with checklist.step("bringing production to 009, by a deploy of its own"):
             await _bring_to_head()
         with checklist.step("loading the tracker's data") as step:
-            async with connect(pg.url(DATABASE, OWNER)) as conn:
+            async with connect(pg.url(DATABASE, OWNER), pinned=False) as conn:
                 loaded = await load_data.load(conn, deals=DEALS)
-            async with connect(pg.url(DATABASE)) as superuser:
+            async with connect(pg.url(DATABASE), pinned=False) as superuser:
                 await superuser.execute("VACUUM (FREEZE, ANALYZE)")
             step.note = f"{loaded.total:,} rows"
 
 
 async def _make_database(pg: Server) -> None:
-    async with connect(pg.url()) as superuser:
+    async with connect(pg.url(), pinned=False) as superuser:
         await superuser.execute(f"CREATE ROLE {OWNER} LOGIN")
         await superuser.execute(f"CREATE ROLE {BACKUP} LOGIN REPLICATION")
         await superuser.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
-    async with connect(pg.url(DATABASE)) as superuser:
+    async with connect(pg.url(DATABASE), pinned=False) as superuser:
         await superuser.execute(f"ALTER SCHEMA public OWNER TO {OWNER}")
 
 

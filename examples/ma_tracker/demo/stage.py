@@ -104,7 +104,7 @@ class Stage:
 
     async def lost(self, writes: tuple[traffic.Write, ...]) -> tuple[traffic.Write, ...]:
         """What the service has acknowledged and production does not have."""
-        async with connect(self.production.url) as conn:
+        async with connect(self.production.url, pinned=False) as conn:
             return await traffic.lost(conn, writes)
 
 
