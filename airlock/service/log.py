@@ -89,7 +89,7 @@ def mask(target: Target, text: str) -> str:
     text = _LITERAL.sub(r"\1'***'", _CREDENTIALS.sub("***", text))
     text = _QUERY.sub(r"\1?***", text)
     # What was cut out may have brought the pieces of another one together.
-    return record.storable(visible(_without(secrets, text)))
+    return visible(record.storable(_without(secrets, text)))
 
 
 def _without(secrets: Iterable[str], text: str) -> str:
