@@ -146,8 +146,8 @@ def _patch_ledger(inject: Injector) -> None:
             inject, note(conn, lease, **columns), f"{_where(inject)}: %s the note of {named}"
         )
 
-    def beginning(*given: Any) -> Any:
-        return _around(inject, begin(*given), "open_deploy: %s the deploy's row")
+    def beginning(*given: Any, **named: Any) -> Any:
+        return _around(inject, begin(*given, **named), "open_deploy: %s the deploy's row")
 
     ledger.journal = journaled
     ledger.advance = advancing
