@@ -558,14 +558,17 @@ async def test_a_database_of_another_encoding_is_refused(small, pg: server.Serve
 async def test_servers_that_hash_differently_are_refused(small):
     """Nothing would be found equal, whatever survived. One server here has a hash of its own."""
     pair = await small("CREATE TABLE t (a text)")
-    async with connect(pair.clone.url) as clone, connect(pair.build.url) as build:
-        await masked_copy.require_one_hash(clone, build)
+    async with connect(pair.clone.url) as clone, connect(pair.build.superuser_url) as build:
         await build.execute(
-            "CREATE FUNCTION public.hashtextextended(text, bigint) RETURNS bigint"
-            " LANGUAGE sql AS 'SELECT 1::bigint'; SET search_path = public, pg_catalog"
+            "BEGIN; ALTER FUNCTION pg_catalog.hashtextextended(text, bigint) RENAME TO hashed;"
+            "CREATE FUNCTION pg_catalog.hashtextextended(text, bigint) RETURNS bigint"
+            " LANGUAGE sql AS 'SELECT 1::bigint'"
         )
         with pytest.raises(Refused, match="hash text differently"):
             await masked_copy.require_one_hash(clone, build)
+        await build.execute("ROLLBACK")
+    async with connect(pair.clone.url) as clone, connect(pair.build.url) as build:
+        await masked_copy.require_one_hash(clone, build)
 
 
 async def test_noise_without_a_kept_key_is_said_not_to_be_compared(small):

@@ -327,5 +327,5 @@ async def test_an_errors_detail_and_hint_are_said_once(project: Project):
     await project.execute("CREATE TABLE a (id int UNIQUE)")
     with pytest.raises(Broken) as caught:
         async with ledger.connection(project.target) as conn:
-            await conn.execute("INSERT INTO a VALUES (1), (1)")
+            await conn.execute("INSERT INTO public.a VALUES (1), (1)")
     assert str(caught.value).count("Key (id)=(1)") == 1
