@@ -543,8 +543,8 @@ async def last_of_run(conn: Conn, flow_run: str) -> int | None:
     if await version(conn) < WITH_RUNS:
         return None
     return await conn.fetchval(
-        "SELECT pg_catalog.max(id) FROM (SELECT id FROM airlock.deploy WHERE flow_run = $1 UNION ALL"
-        " SELECT deploy FROM airlock.event WHERE step = $2 AND detail = $1) AS its (id)",
+        "SELECT pg_catalog.max(id) FROM (SELECT id FROM airlock.deploy WHERE flow_run = $1"
+        " UNION ALL SELECT deploy FROM airlock.event WHERE step = $2 AND detail = $1) AS its (id)",
         flow_run,
         OPENED,
     )
@@ -1004,6 +1004,17 @@ async def open_alerts(conn: Conn, target: str, states: Collection[str]) -> tuple
         return ()
     rows = await conn.fetch(postgres.query("open_alerts"), target, list(states))
     return tuple(QueuedAlert(**dict(row)) for row in rows)
+
+
+async def cut_off_among(conn: Conn, deploys: Collection[int]) -> tuple[int, ...]:
+    """Those of these deploys that somebody took up again after their runner had gone."""
+    rows = await conn.fetch(
+        "SELECT DISTINCT deploy FROM airlock.event WHERE step = $1 AND deploy = ANY ($2)"
+        " ORDER BY deploy",
+        CUT_OFF,
+        list(deploys),
+    )
+    return tuple(row["deploy"] for row in rows)
 
 
 async def last_alert(

@@ -31,7 +31,7 @@ from airlock.alert.compose import Facts
 from airlock.alert.letters import Letter
 from airlock.approval import Approval
 from airlock.errors import Refused, Transient
-from airlock.ledger import Delivery, Deploy, Event, Lease, QueuedAlert
+from airlock.ledger import Delivery, Deploy, Lease, QueuedAlert
 from airlock.postgres import Conn
 from airlock.service import probe
 from airlock.settings import Target
@@ -88,20 +88,19 @@ async def _composed(conn: Conn, row: Deploy) -> Alert:
         kept_rows=await conn.fetchval(
             "SELECT pg_catalog.count(*) FROM airlock.kept WHERE deploy = $1", row.id
         ),
-        open_incidents=await _open_incidents_of(conn, row, events),
+        open_incidents=await _open_incidents_of(conn, row),
         approval=asked.sentence if asked else "",
         turned_down=asked is not None and asked.is_refusal,
     )
     return compose.compose(settings.target(row.target), row, facts)
 
 
-async def _open_incidents_of(
-    conn: Conn, row: Deploy, events: Sequence[Event]
-) -> Mapping[str, Collection[str]]:
+async def _open_incidents_of(conn: Conn, row: Deploy) -> Mapping[str, Collection[str]]:
     found = await _open_incidents(conn, row.target)
-    # Whoever was called past the outbox is not in it.
-    if any(event.step == ledger.CUT_OFF for event in events):
-        found.setdefault(routing.incident(row.target, row.id, "stranded"), {"stranded"})
+    # Whoever was called past the outbox is not in it: for this deploy, or for an earlier one.
+    earlier = {alert.deploy for alert in (await _open(conn, row.target)).values() if alert.deploy}
+    for deploy in await ledger.cut_off_among(conn, {row.id, *earlier}):
+        found.setdefault(routing.incident(row.target, deploy, "stranded"), {"stranded"})
     return found
 
 

@@ -38,7 +38,8 @@ def _warn(target: str, error: Exception) -> None:
 
 
 def emit(alert: Alert) -> None:
-    """The alert as an event, for automations."""
+    """The alert as an event, for automations, which tell people elsewhere."""
+    alert = alert.seen_from(None)
     emit_event(
         event=alert.event,
         resource={

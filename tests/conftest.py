@@ -26,6 +26,7 @@ PREFECT_HOME.mkdir(parents=True, exist_ok=True)
 os.environ["PREFECT_HOME"] = str(PREFECT_HOME)
 
 from flows.runtime import Runtime, prefect_runtime  # noqa: E402 – see above
+from tests import own  # noqa: E402
 
 # The fixtures of whole deploys; after PREFECT_HOME is set, as for all that may import Prefect.
 pytest_plugins = ["tests.stage"]
@@ -83,7 +84,8 @@ async def start_server(
 ) -> server.Server:
     """A server with the roles and the template that ``database`` needs."""
     await server.initdb(found, folder)
-    running = server.running(found, folder, port=0, settings=settings)
+    port = stack.enter_context(own.port())
+    running = server.running(found, folder, port=port, settings=settings)
     pg = await stack.enter_async_context(running)
     async with connect(pg.url()) as superuser:
         secret = SUPERUSER_PASSWORD.replace("'", "''")
@@ -122,6 +124,13 @@ async def pg_of() -> AsyncIterator[Callable[[int | None], Awaitable[server.Serve
 async def pg(pg_of: Callable[[int | None], Awaitable[server.Server]]) -> server.Server:
     """The server of the whole test run."""
     return await pg_of(None)
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A loopback port that is this test's alone, and free."""
+    with own.port() as found:
+        yield found
 
 
 @pytest.fixture
@@ -178,8 +187,9 @@ async def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
     Without a worker: tests call their flows in this process.
     """
     state_dir = tmp_path_factory.mktemp("prefect")
-    async with prefect_runtime(state_dir, port=0, worker=False) as runtime:
-        yield runtime
+    with own.port() as port:
+        async with prefect_runtime(state_dir, port=port, worker=False) as runtime:
+            yield runtime
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ from airlock.introspection import read_catalogue
 from airlock.postgres import quote_ident
 from airlock.request import DeployRequest
 from airlock.service import probe
+from tests import own
+from tests.patience import PATIENCE_S
 from tests.people import connect
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -52,6 +54,13 @@ MISSES_INDEX = (
     "    if await store(request)._pool.fetchval(found) is None:\n"
     '        return JSONResponse({"status": "unhealthy", "reason": "no index"}, 503)\n'
 )
+# Not by counting questions: whoever asks besides would be counted before it was found to be ready.
+UNWELL = (
+    "    found = \"SELECT state IN ('restarted', 'rolling_back', 'stranded') FROM airlock.deploy"
+    ' ORDER BY id DESC LIMIT 1"\n'
+    "    if await store(request)._pool.fetchval(found):\n"
+    '        return JSONResponse({"status": "unhealthy", "reason": "no quotes"}, 503)\n'
+)
 BOOT = 'database_url = os.environ.get("DATABASE_URL")\n'
 
 # What each bad release does otherwise than the good one: file, text, replacement.
@@ -62,13 +71,8 @@ RELEASES: dict[str, tuple[str, str, str]] = {
     "clings": ("routes.py", OK, MISSES_INDEX + OK),
     # Without a column that every other release reads.
     "v3": ("store.py", "acknowledged_at, created_at", "created_at"),
-    "unhealthy": (
-        "routes.py",
-        HEALTH,
-        "    global asked\n    asked += 1\n    if asked > 2:\n"
-        '        return JSONResponse({"status": "unhealthy", "reason": "no quotes"}, 503)\n'
-        + HEALTH,
-    ),
+    # Well until the deploy has restarted it.
+    "unhealthy": ("routes.py", HEALTH, UNWELL + HEALTH),
     "flapping": (
         "routes.py",
         HEALTH,
@@ -220,11 +224,12 @@ repository = "service"
 directory = "service"
 port = {port}
 env = ["DATABASE_URL", "TAKEN_PORT"]
-ready_s = 8
+ready_s = {PATIENCE_S}
 [targets.prod.health]
 url = "http://127.0.0.1:{port}/health"
 consecutive = 3
 interval_ms = 50
+timeout_s = 30
 bake_s = 0.3
 smoke = [{{ path = "/deals?limit=1" }}]
 """
@@ -268,11 +273,6 @@ def make_repository(folder: Path, releases: Mapping[str, tuple[str, str, str]] =
         git(folder, "tag", tag)
     git(folder, "checkout", "--quiet", "v1")
     return folder
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -325,15 +325,36 @@ async def standing(
     patch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Stage]:
     """Production at 009, release v1 serving; gone afterwards, its environment with ``patch``."""
-    name = f"stage_{os.getpid()}_{free_port()}"
-    async with connect(pg.url()) as superuser:
-        await superuser.execute(
-            f"CREATE DATABASE {quote_ident(name)} OWNER owner TEMPLATE {quote_ident(base)}"
-        )
-    port = free_port()
-    project(root, port=port)
-    shutil.copytree(repository, root / "service")
-    taken = socket.create_server(("127.0.0.1", 0))
+    with own.port() as port, socket.create_server(("127.0.0.1", 0)) as taken:
+        name = f"stage_{os.getpid()}_{port}"
+        project(root, port=port)
+        shutil.copytree(repository, root / "service")
+        async with connect(pg.url()) as superuser:
+            await superuser.execute(
+                f"CREATE DATABASE {quote_ident(name)} OWNER owner TEMPLATE {quote_ident(base)}"
+            )
+        try:
+            _hand_on(patch, root, name, pg=pg, webhook=webhook, taken=taken)
+            made = Stage(root=root, port=port, webhook=webhook, superuser_url=pg.url(name))
+            first = await release.check_out(made.target, "v1")
+            await service.restart(made.target, first, old=None, token="before")
+            yield made
+        finally:
+            own.end_all(root)
+            async with connect(pg.url()) as superuser:
+                await superuser.execute(f"DROP DATABASE {quote_ident(name)} WITH (FORCE)")
+
+
+def _hand_on(
+    patch: pytest.MonkeyPatch,
+    root: Path,
+    name: str,
+    *,
+    pg: server.Server,
+    webhook: Webhook,
+    taken: socket.socket,
+) -> None:
+    """Let this process, and what it starts, find the stage."""
     for variable, value in {
         settings.CONFIG_VARIABLE: str(root / "airlock.toml"),
         "PROD_DATABASE_URL": pg.url(name, "owner"),
@@ -344,15 +365,3 @@ async def standing(
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }.items():
         patch.setenv(variable, value)
-    made = Stage(root=root, port=port, webhook=webhook, superuser_url=pg.url(name))
-    first = await release.check_out(made.target, "v1")
-    await service.restart(made.target, first, old=None, token="before")
-    try:
-        yield made
-    finally:
-        taken.close()
-        running = await service.find(made.target)
-        if running is not None:
-            await service.stop(made.target, running)
-        async with connect(pg.url()) as superuser:
-            await superuser.execute(f"DROP DATABASE {quote_ident(name)} WITH (FORCE)")

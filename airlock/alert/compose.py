@@ -69,7 +69,8 @@ def compose(target: Target, row: Deploy, facts: Facts) -> Alert:
         kept_rows=facts.kept_rows,
         snapshot=snapshot.id if snapshot else None,
         next_command=row.next_command,
-        cancelled=was_cancelled(facts.events),
+        # Where the service is not well afterwards, a person is needed.
+        cancelled=was_cancelled(facts.events) and _is_well(row.after.health),
         resolves=bool(ends),
         ends=ends,
         at=row.finished_at or datetime.now(UTC),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from airlock import ledger, service
 from airlock.client import read as felt_by_clients
 from airlock.report import markdown
 from airlock.request import DeployRequest
+from tests.patience import PATIENCE_S, until
 from tests.people import connect
 from tests.stage import CONTRACT, DROP_INDEX, RELEASES
 
@@ -49,15 +49,17 @@ async def what_clients_felt(stage):
 
 async def event_of(server, name, began_at):
     """The first event of that name since; events reach the server some seconds late."""
+    wanted = {"filter": {"event": {"name": [name]}, "occurred": {"since": began_at.isoformat()}}}
+    found = []
+
+    async def came():
+        answer = await http.post("/events/filter", json=wanted)
+        found.extend(answer.raise_for_status().json()["events"])
+        return found
+
     async with server.client() as http:
-        for _ in range(100):
-            since = {"since": began_at.isoformat()}
-            wanted = {"filter": {"event": {"name": [name]}, "occurred": since}}
-            found = (await http.post("/events/filter", json=wanted)).raise_for_status().json()
-            if found["events"]:
-                return found["events"][0]
-            await asyncio.sleep(0.1)
-    return None
+        await until(came)
+    return found[0]
 
 
 async def assert_as_before(stage, before, *, release="v1"):
@@ -281,15 +283,15 @@ async def test_a_schema_that_differs_from_the_rehearsal_is_rolled_back(stage, ru
 @pytest.mark.parametrize(
     ("release", "said", "ready_s"),
     [
-        ("port-taken", "Address already in use", 8),
-        ("exits", "no \ufffd licence", 8),
+        ("port-taken", "Address already in use", PATIENCE_S),
+        ("exits", "no \ufffd licence", PATIENCE_S),
         ("never-ready", "not ready", 1),
     ],
 )
 async def test_a_release_that_does_not_come_up_leaves_the_old_one_serving(
     stage, run_deploy, release, said, ready_s
 ):
-    stage.change("ready_s = 8", f"ready_s = {ready_s}")
+    stage.change(f"ready_s = {PATIENCE_S}", f"ready_s = {ready_s}")
     before = await stage.world()
     old = (await stage.health())["pid"]
     state = await run_deploy(release=release)

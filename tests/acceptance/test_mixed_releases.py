@@ -9,7 +9,7 @@ from airlock import ledger, server
 from airlock.errors import Refused
 from airlock.rehearsal import Rehearsal
 from airlock.request import DeployRequest
-from tests.faults.oracle import processes
+from tests import own
 from tests.stage import ADD_COLUMN, CONTRACT, Stage
 
 RENAME = (
@@ -33,7 +33,7 @@ async def rehearse(stage: Stage, **request: object) -> Rehearsal:
         assert after.catalogue.fingerprint == before.catalogue.fingerprint
         assert after.contents.tables == before.contents.tables
         assert await stage.health() == served
-        assert set(processes(stage.root)) == {served["pid"]}
+        assert set(own.processes(stage.root)) == {served["pid"]}
         assert list(stage.target.clones_dir.iterdir()) == []
         assert (await stage.last()).state in ledger.UNTOUCHED
 

@@ -11,6 +11,7 @@ import pytest
 from airlock import ledger, release, server, service, settings
 from airlock.postgres import quote_ident, quote_literal
 from flows.runtime import Runtime
+from tests import own
 from tests.acceptance.test_secrets import (
     DECOY,
     found_in_places,
@@ -18,8 +19,9 @@ from tests.acceptance.test_secrets import (
     new_words,
     watching_command_lines,
 )
+from tests.patience import PATIENCE_S
 from tests.people import connect
-from tests.stage import TRACKER, Stage, free_port
+from tests.stage import TRACKER, Stage
 
 ADMIN = "refresh_admin"
 REFRESH = """
@@ -37,11 +39,12 @@ repository = "service"
 directory = "service"
 port = {port}
 env_file = "staging.env"
-ready_s = 8
+ready_s = {ready_s}
 [targets.staging.health]
 url = "http://127.0.0.1:{port}/health"
 consecutive = 3
 interval_ms = 50
+timeout_s = 30
 bake_s = 0.3
 smoke = [{{ path = "/deals?limit=1" }}]
 """
@@ -73,10 +76,10 @@ async def staging(
     pg: server.Server,
     base_009: str,
     planted: Mapping[str, str],
+    port: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Stage]:
     """Beside production: staging with rows of its own, release v1 serving."""
-    port = free_port()
     name = f"staging_{port}"
     async with connect(pg.url()) as superuser:
         await superuser.execute(
@@ -92,15 +95,13 @@ async def staging(
         monkeypatch.setenv(variable, value)
     (stage.root / "staging.env").write_text(f"DATABASE_URL={pg.url(name, 'owner')}\n")
     with (stage.root / "airlock.toml").open("a", encoding="utf-8") as file:
-        file.write(REFRESH.format(port=port) + mask_tables())
+        file.write(REFRESH.format(port=port, ready_s=PATIENCE_S) + mask_tables())
     made = replace(stage, port=port, superuser_url=pg.url(name))
     target = settings.target("staging")
     first = await release.check_out(target, "v1")
     await service.restart(target, first, old=None, token="before")
     yield made
-    running = await service.find(target)
-    if running is not None:
-        await service.stop(target, running)
+    own.end_all(stage.root)
     async with connect(pg.url()) as superuser:
         for row in await superuser.fetch(
             "SELECT datname FROM pg_database WHERE starts_with(datname, $1)", name

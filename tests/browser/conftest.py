@@ -12,7 +12,8 @@ from playwright.async_api import Browser, BrowserContext, Response, async_playwr
 
 from airlock import server
 from flows.runtime import Runtime, command, prefect_runtime
-from tests.browser.window import CHROMIUM, PATIENCE_S, Window
+from tests.browser.window import CHROMIUM, Window
+from tests.patience import PATIENCE_S
 from tests.stage import CHECKOUT, Stage, receiving, standing
 
 # Production asks for a reason and a person's word; staging is there to be chosen and refreshed.
@@ -75,8 +76,6 @@ async def stage(
             ) as made,
         ):
             made.change("prod]\n", "prod]\nrequire_reason = true\n")
-            # The bad release of one journey is waited for as long as that.
-            made.change("ready_s = 8\n", "ready_s = 5\n")
             made.add(POLICY)
             yield made
 

@@ -11,7 +11,8 @@ import pytest
 from playwright.async_api import expect
 
 from flows.runtime import Runtime
-from tests.browser.window import CHROMIUM, PATIENCE_S, Window
+from tests.browser.window import CHROMIUM, Window
+from tests.patience import PATIENCE_S, until
 from tests.stage import Stage
 
 pytestmark = pytest.mark.skipif(
@@ -74,11 +75,11 @@ async def test_a_bad_release_comes_back_and_its_alert_leads_to_the_report(
     # Form and question are clicked through in the test before; here they are answered over the API.
     async with runtime.client() as http:
         run = await start(http, release="unhealthy", reason="scores", requester="Ada")
-        await until(http, run, "Paused")
+        await reaches(http, run, "Paused")
         answer = {"decision": "approve", "name": "Grace", "reason": "looks harmless"}
         sent = await http.post(f"/flow_runs/{run}/resume", json={"run_input": answer})
         assert sent.raise_for_status().json()["status"] == "ACCEPT"
-        await until(http, run, "RolledBack")
+        await reaches(http, run, "RolledBack")
 
     await page.goto(f"/v2/runs/flow-run/{run}")
     await window.reaches("RolledBack")
@@ -117,10 +118,10 @@ async def test_a_run_whose_process_is_killed_is_recovered_without_anybody(
 ) -> None:
     async with runtime.client() as http:
         run = await start(http, release="v2", reason="again")
-        await until(http, run, "Paused")
+        await reaches(http, run, "Paused")
         row = await stage.last()
         psutil.Process(int(row.holder.split(":")[1])).kill()
-        await until(http, run, "Crashed")
+        await reaches(http, run, "Crashed")
     # The automation takes seconds; where its event is lost, the schedule comes within a minute.
     async with asyncio.timeout(2 * PATIENCE_S):
         while True:
@@ -138,14 +139,14 @@ async def start(http: httpx.AsyncClient, **parameters: str) -> str:
     return answer.raise_for_status().json()["id"]
 
 
-async def until(http: httpx.AsyncClient, run: str, state: str) -> None:
+async def reaches(http: httpx.AsyncClient, run: str, state: str) -> None:
     """Wait until the run stands in that state."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            found = (await http.get(f"/flow_runs/{run}")).raise_for_status().json()
-            if found["state_name"] == state:
-                return
-            await asyncio.sleep(0.2)
+
+    async def reached() -> bool:
+        found = (await http.get(f"/flow_runs/{run}")).raise_for_status().json()
+        return found["state_name"] == state
+
+    await until(reached, every_s=0.2)
 
 
 def address_in(text: str) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from playwright.async_api import Locator, Page, expect
 
-PATIENCE_S = 40
 CHROMIUM = shutil.which("chromium")
 BUSY = 503
 DECISION_PX = 1420

@@ -68,12 +68,16 @@ def _no_lock() -> None:
 
 
 def _no_intent() -> None:
-    record = ledger.forward_record
+    """Of what runs outside a transaction. A backfill does not even start without its own."""
+    alone = Runner._alone
 
-    def recording(*given: Any, done: int, **how: Any) -> str:
-        return record(*given, done=done, **how) if done else "SELECT 1"
+    async def unannounced(self: Runner, script: Any, statement: Any, number: int) -> None:
+        def record(done: int) -> str:
+            return script.record(done) if done >= number else "SELECT 1"
 
-    ledger.forward_record = recording
+        await alone(self, replace(script, record=record), statement, number)
+
+    Runner._alone = unannounced
 
 
 def _no_sweep_of_indexes() -> None:

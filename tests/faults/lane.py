@@ -19,6 +19,7 @@ from typing import Any
 from airlock import binaries, server
 from airlock.postgres import quote_literal
 from flows.runtime.api import client
+from tests import own
 from tests.faults import matrix
 from tests.faults.oracle import Expected
 from tests.faults.theatre import House, Recording, perform, record
@@ -43,26 +44,27 @@ async def house(folder: Path, repository: Path, zygote: Path) -> AsyncGenerator[
     """A lane's server with the database that each case gets a copy of."""
     found = binaries.find()
     await server.initdb(found, folder / "pg")
-    async with server.running(found, folder / "pg", port=0, settings=_SETTINGS) as pg:
-        async with connect(pg.url()) as superuser:
-            secret = quote_literal(OWNER_PASSWORD)
-            await superuser.execute(f"CREATE ROLE owner LOGIN PASSWORD {secret}")
-        await make_base(pg, BASE, folder / "base")
-        made = House(
-            pg=pg,
-            settings=_SETTINGS,
-            owner_password=OWNER_PASSWORD,
-            base=BASE,
-            repository=repository,
-            zygote=Zygote(path=zygote),
-            worker=Worker(folder, f"faults-{folder.name}"),
-            api=partial(client, os.environ["PREFECT_API_URL"]),
-            folder=folder,
-        )
-        try:
-            yield made
-        finally:
-            await made.worker.close()
+    with own.port() as port:
+        async with server.running(found, folder / "pg", port=port, settings=_SETTINGS) as pg:
+            async with connect(pg.url()) as superuser:
+                secret = quote_literal(OWNER_PASSWORD)
+                await superuser.execute(f"CREATE ROLE owner LOGIN PASSWORD {secret}")
+            await make_base(pg, BASE, folder / "base")
+            made = House(
+                pg=pg,
+                settings=_SETTINGS,
+                owner_password=OWNER_PASSWORD,
+                base=BASE,
+                repository=repository,
+                zygote=Zygote(path=zygote),
+                worker=Worker(folder, f"faults-{folder.name}"),
+                api=partial(client, os.environ["PREFECT_API_URL"]),
+                folder=folder,
+            )
+            try:
+                yield made
+            finally:
+                await made.worker.close()
 
 
 async def main(folder: Path, repository: Path, zygote: Path) -> None:

@@ -6,12 +6,10 @@ Each violation is a sentence; none is good.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import asyncpg
 import httpx
@@ -20,13 +18,13 @@ from airlock import ledger
 from airlock.errors import Refused
 from airlock.introspection import read_catalogue
 from airlock.postgres import quote_ident
-from airlock.service import table
 from airlock.snapshot import manifest
+from tests import own
 from tests.people import connect
 from tests.stage import Stage
 
-# How long what is ending may take to be gone.
-SETTLED_S = 5.0
+# How long what is ending may take to be gone, on a machine that is busy with other things as well.
+SETTLED_S = 30.0
 # A run of Prefect in one of these goes no further.
 _ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -285,28 +283,12 @@ async def _check_service(stage: Stage, deployed: bool, say: Callable[[str], None
 # ---------------------------------------------------------------- processes and files
 
 
-def processes(root: Path) -> dict[int, str]:
-    """Every process that belongs to the stage in that folder, by what it names or where it is."""
-    found: dict[int, str] = {}
-    mark = str(root)
-    for process in table.everything():
-        folder = table.directory(process.pid)
-        words = table.command_line(process.pid)
-        named = any(mark in word for word in words)
-        inside = folder is not None and folder.is_relative_to(root)
-        if process.pid != os.getpid() and (
-            named or inside or mark in "".join(table.environ(process.pid).values())
-        ):
-            found[process.pid] = " ".join(words)[:160]
-    return found
-
-
 async def _strangers(stage: Stage) -> list[str]:
     """All but one instance of the service."""
     serving = (await stage.health()).get("pid")
     return [
         f"{pid} {command}"
-        for pid, command in processes(stage.root.parent).items()
+        for pid, command in own.processes(stage.root.parent).items()
         if pid != serving
     ]
 

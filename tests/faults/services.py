@@ -7,11 +7,11 @@ from functools import partial
 
 from tests.faults.injector import Kind
 from tests.faults.theatre import Case, Theatre
+from tests.patience import PATIENCE_S
 from tests.people import connect
-from tests.stage import HEALTH
+from tests.stage import HEALTH, UNWELL
 
 _ASKED = "    global asked\n    asked += 1\n"
-_UNWELL = '    if asked > 2:\n        return JSONResponse({"status": "unhealthy"}, 503)\n'
 _DEAF = """\
     signals = __import__("signal")
     signals.signal(signals.SIGTERM, signals.SIG_IGN)
@@ -26,16 +26,8 @@ _ANSWERS_AS = 'instance=os.environ.get("AIRLOCK_INSTANCE", "")'
 RELEASES = {
     "wrong-instance": ("start_server.py", _ANSWERS_AS, 'instance="deploy-0-forward"'),
     "dies": ("routes.py", HEALTH, f"{_ASKED}    if asked > 3:\n        os._exit(9)\n{HEALTH}"),
-    "deaf": (
-        "routes.py",
-        HEALTH,
-        f"{_ASKED}{_DEAF}{_UNWELL}{HEALTH}",
-    ),
-    "forks": (
-        "routes.py",
-        HEALTH,
-        f"{_ASKED}{_FORKS}{_UNWELL}{HEALTH}",
-    ),
+    "deaf": ("routes.py", HEALTH, f"{_DEAF}{UNWELL}{HEALTH}"),
+    "forks": ("routes.py", HEALTH, f"{_ASKED}{_FORKS}{UNWELL}{HEALTH}"),
 }
 # What a person sees, and the release that does it.
 _SEEN = {
@@ -79,7 +71,9 @@ def cases() -> Iterator[Case]:
 
 
 async def _deploy(release: str, theatre: Theatre) -> None:
-    theatre.stage.change("ready_s = 8", "ready_s = 3")
+    # Only where nothing comes up ever is it waited for as long as that.
+    if release == "never-ready":
+        theatre.stage.change(f"ready_s = {PATIENCE_S}", "ready_s = 3")
     await theatre.deploy(release)
 
 

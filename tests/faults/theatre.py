@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import pytest
 from airlock import outbox, server, settings
 from airlock.postgres import quote_ident
 from airlock.service import table
+from tests import own
 from tests.faults import clock, guards, oracle
 from tests.faults.injector import SWITCH, Fault, Kind
 from tests.faults.oracle import Expected, Seen, State, Verdict
@@ -233,7 +233,7 @@ async def perform(
         verdict.violations.append(f"it hangs: no end within {DEADLINE_S:.0f} s")
     finally:
         await house.rise()
-        _end_all(folder)
+        own.end_all(folder)
     if verdict.end and verdict.end not in case.ends:
         verdict.violations.append(f"it ended as {verdict.end}, expected {sorted(case.ends)}")
     if verdict.violations:
@@ -321,13 +321,6 @@ async def _converge(theatre: Theatre) -> None:
     for _ in range(RECOVERIES):
         if await theatre.recover():
             return
-
-
-def _end_all(folder: Path) -> None:
-    """Whatever a case has started and left, by its pid."""
-    for pid in oracle.processes(folder):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 # ---------------------------------------------------------------- without a fault

@@ -24,6 +24,7 @@ from airlock.postgres import Conn
 from airlock.request import DeployRequest
 from airlock.settings import Budget
 from tests.conftest import Database
+from tests.patience import until
 from tests.people import connect
 
 # Impatient, so that a test of waiting does not wait.
@@ -66,6 +67,15 @@ class Project:
     async def fetch(self, sql: str, *values: object) -> list[tuple[object, ...]]:
         async with connect(self.url) as conn:
             return [tuple(row) for row in await conn.fetch(sql, *values)]
+
+    async def sleeps(self) -> None:
+        """Wait until a migration is in the middle of its pg_sleep()."""
+        asks = (
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+            " AND datname = current_database())"
+        )
+        async with connect(self.database.superuser_url) as conn:
+            await until(lambda: conn.fetchval(asks))
 
     async def catalogue(self) -> Catalogue:
         async with connect(self.url) as conn:

@@ -12,6 +12,7 @@ from airlock import apply, ledger, leftovers, migration, settings, syntax
 from airlock.effects import needs_no_transaction
 from airlock.errors import Broken, Refused, Transient
 from airlock.measure import Measurement
+from tests.patience import until
 from tests.people import connect
 from tests.postgres.conftest import Project, runner
 from tests.unit.test_segments import IN_NONE, IN_ONE
@@ -286,15 +287,14 @@ async def test_a_lock_that_becomes_free_in_between_is_had(project: Project, conn
         blocking = reader.transaction()
         await blocking.start()
         await reader.execute("SELECT * FROM busy")
-        budget = settings.Budget(lock_timeout_ms=60, tries=100, pause_ms=5)
+        budget = settings.Budget(lock_timeout_ms=60, tries=1000, pause_ms=5)
         work = apply.Runner(url=project.url, conn=conn, lease=lease, budget=budget)
         running = asyncio.create_task(work.forward(project.migrations()[0], position=1))
-        await asyncio.sleep(0.2)
+        await until(lambda: " waits for process" in caplog.text)
         assert not running.done()
         await blocking.rollback()
         await running
     assert await states(project, lease) == [(1, "applied", 1)]
-    assert " waits for process" in caplog.text
 
 
 @pytest.mark.parametrize(("as_superuser", "expected"), [(True, "12ms"), (False, "1s")])
@@ -318,22 +318,23 @@ async def test_deadlock_timeout_is_lowered_where_the_role_may(
 
 
 async def test_a_statement_beyond_its_time_is_broken_and_not_tried_again(project: Project, conn):
-    project.write(1, "SELECT pg_sleep(5);", "SELECT 1;")
+    project.write(1, "SELECT pg_sleep(60);", "SELECT 1;")
     lease = await project.begin()
-    budget = settings.Budget(statement_timeout_s=0.1)
+    # Enough for all else that is run.
+    budget = settings.Budget(statement_timeout_s=1)
     work = apply.Runner(url=project.url, conn=conn, lease=lease, budget=budget)
     with pytest.raises(Broken, match="statement timeout"):
         await work.forward(project.migrations()[0], position=1)
 
 
 async def test_a_connection_that_dies_is_transient_and_the_next_run_goes_on(project: Project):
-    project.write(1, "CREATE TABLE a (id int);\nSELECT pg_sleep(5);", A[1])
+    project.write(1, "CREATE TABLE a (id int);\nSELECT pg_sleep(60);", A[1])
     project.write(2, *B)
     lease = await project.begin()
     async with connect(project.url) as conn, connect(project.database.superuser_url) as superuser:
         work = runner(project, conn, lease).forward(project.migrations()[0], position=1)
         running = asyncio.create_task(work)
-        await asyncio.sleep(0.15)
+        await project.sleeps()
         await superuser.execute("SELECT pg_terminate_backend($1)", conn.get_server_pid())
         with pytest.raises(Transient):
             await running
@@ -343,13 +344,15 @@ async def test_a_connection_that_dies_is_transient_and_the_next_run_goes_on(proj
 
 
 async def test_a_cancelled_migration_leaves_nothing(project: Project):
-    project.write(1, "CREATE TABLE a (id int);\nSELECT pg_sleep(5);", A[1])
+    project.write(1, "CREATE TABLE a (id int);\nSELECT pg_sleep(60);", A[1])
     lease = await project.begin()
     async with connect(project.url) as conn:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(
-                runner(project, conn, lease).forward(project.migrations()[0], position=1), 0.15
-            )
+        work = runner(project, conn, lease).forward(project.migrations()[0], position=1)
+        running = asyncio.create_task(work)
+        await project.sleeps()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
     assert await states(project, lease) == []
     assert await names(project) == set()
 

@@ -10,16 +10,19 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from airlock import client, ledger, settings
 from airlock.client import channels
 from airlock.client.felt import Channel, Felt
 from airlock.ledger import Lease
 from airlock.service import table
+from tests import own
+from tests.patience import PATIENCE_S, until
 from tests.people import connect
 from tests.postgres.conftest import Project
-from tests.stage import free_port
 
-DEADLINE_S = 30.0
+HELD_MS = 3000
 
 RUNNER = """
 import asyncio, sys
@@ -35,10 +38,9 @@ asyncio.run(main())
 """
 
 
-async def until(is_so) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while not is_so():  # noqa: ASYNC110 – another process makes it so
-            await asyncio.sleep(0.02)
+@pytest.fixture(autouse=True)
+def _probes_may_take_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "ENDS_S", PATIENCE_S)
 
 
 def waits_ms(project: Project, lease: Lease, within_s: float = 1.0) -> float:
@@ -57,11 +59,10 @@ def channel(felt: Felt, kind: str, name: str) -> Channel:
     return next(each for each in felt.channels if (each.kind, each.name) == (kind, name))
 
 
-def probes(lease: Lease) -> list[int]:
+def probes(project: Project, lease: Lease) -> list[int]:
+    """Those of this very project: each of them has a first deploy of prod."""
     wanted = client.command(lease)[1:]
-    return [
-        each.pid for each in table.everything() if list(table.command_line(each.pid))[1:] == wanted
-    ]
+    return [pid for pid in own.processes(project.root) if table.command_line(pid)[1:] == wanted]
 
 
 async def test_who_holds_a_table_is_felt_on_that_table_alone(project: Project):
@@ -77,11 +78,12 @@ async def test_who_holds_a_table_is_felt_on_that_table_alone(project: Project):
             conn.transaction(),
         ):
             await conn.execute("LOCK TABLE public.held IN ACCESS EXCLUSIVE MODE")
-            await until(lambda: waits_ms(project, lease) > 300)
+            # Far longer than the other one waits for a turn on a busy machine.
+            await until(lambda: waits_ms(project, lease) > HELD_MS)
     felt = await measured(project, lease)
     for kind in ("database read", "database write"):
         held = channel(felt, kind, "table public.held").during
-        assert held.longest_ms > 300
+        assert held.longest_ms > HELD_MS
         assert channel(felt, kind, "table public.free").during.longest_ms < held.longest_ms / 2
         before = channel(felt, kind, "table public.held").before
         assert before.requests > 0
@@ -110,9 +112,8 @@ async def answering(port: int) -> AsyncIterator[None]:
 
 
 async def test_a_service_that_is_down_for_a_moment_fails_requests_and_is_waited_for(
-    project: Project,
+    project: Project, port: int
 ):
-    port = free_port()
     with (project.root / "airlock.toml").open("a") as config:
         config.write(f'[targets.prod.health]\nurl = "http://127.0.0.1:{port}/health"\n')
     lease = await project.begin()
@@ -139,11 +140,13 @@ async def test_a_probe_ends_with_its_runner_even_if_that_is_killed(project: Proj
     runner = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", RUNNER, str(lease.deploy), str(lease.fence))
     )
-    await until(lambda: waits_ms(project, lease) > 0)
-    assert len(probes(lease)) == 1
-    os.kill(runner.pid, signal.SIGKILL)
-    await runner.wait()
-    await until(lambda: not probes(lease))
+    try:
+        await until(lambda: waits_ms(project, lease) > 0)
+        assert len(probes(project, lease)) == 1
+    finally:
+        runner.kill()
+        await runner.wait()
+    await until(lambda: not probes(project, lease))
     felt = await measured(project, lease)
     assert [each.is_whole for each in felt.parts] == [True]
     assert felt.requests > 0
@@ -157,7 +160,7 @@ async def test_a_probe_ends_when_another_runner_has_the_deploy_and_what_both_saw
     async with client.beside(lease):
         await until(lambda: waits_ms(project, lease) > 0)
         later = await project.take_over(lease)
-        await until(lambda: not probes(lease))
+        await until(lambda: not probes(project, lease))
     alone = (await measured(project, lease)).requests
     async with client.beside(later):
         await until(lambda: waits_ms(project, later) > 0)
@@ -192,16 +195,21 @@ async def test_a_probe_that_does_not_end_even_killed_is_left_and_fails_nothing(
     monkeypatch.setattr(client, "GONE_S", 0.1)
     lease = await project.begin()
     # What it started has its last words' pipe, and lives on.
+    started = project.root / "started"
     stuck = (
-        "import subprocess as s, time; s.Popen(['sleep', '1.5'], stdout=s.DEVNULL); time.sleep(9)"
+        "import pathlib, subprocess as s; sleeps = s.Popen(['sleep', '600'], stdout=s.DEVNULL);"
+        f"pathlib.Path({str(started)!r}).write_text(str(sleeps.pid)); sleeps.wait()"
     )
     monkeypatch.setattr(client, "command", lambda lease: [sys.executable, "-c", stuck])
-    async with client.beside(lease), asyncio.timeout(60):
-        await asyncio.sleep(0.5)
-    said = (await measured(project, lease)).sentence
-    assert said == "Not measured: how the probe ended is not known: TimeoutError"
-    # Until nobody has the pipe any more.
-    await asyncio.sleep(1.5)
+    try:
+        async with client.beside(lease):
+            await until(lambda: started.exists() and started.read_text())
+        said = (await measured(project, lease)).sentence
+        assert said == "Not measured: how the probe ended is not known: TimeoutError"
+    finally:
+        sleeps = int(started.read_text())
+        os.kill(sleeps, signal.SIGKILL)
+    await until(lambda: table.read(sleeps) is None)
 
 
 async def test_a_full_disk_does_not_end_the_measuring(project: Project, monkeypatch):
@@ -210,10 +218,10 @@ async def test_a_full_disk_does_not_end_the_measuring(project: Project, monkeypa
     (project.target.state_dir / "prod" / "client").touch()
     lease = await project.begin()
     async with client.beside(lease):
-        await until(lambda: probes(lease))
+        await until(lambda: probes(project, lease))
         await asyncio.sleep(1.5)
         assert waits_ms(project, lease) == -1
-        assert len(probes(lease)) == 1
+        assert len(probes(project, lease)) == 1
     felt = await measured(project, lease)
     assert felt.requests > 0
 
@@ -231,7 +239,10 @@ async def test_its_own_table_can_be_written_where_all_tables_are_published(proje
 
 async def test_a_table_of_the_ledger_that_is_kept_gathers_no_sessions(project: Project):
     lease = await project.begin()
-    ours = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'airlock client ledger'"
+    ours = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'airlock client ledger'"
+        " AND datname = current_database()"
+    )
     async with client.beside(lease), connect(project.url) as other:
         await until(lambda: waits_ms(project, lease) > 0)
         await other.execute("BEGIN; LOCK airlock.deploy, airlock.client")
@@ -247,7 +258,7 @@ async def test_no_probe_runs_where_the_settings_say_so(project: Project):
         config.write("[targets.prod.probe]\nenabled = false\n")
     lease = await project.begin()
     async with client.beside(lease):
-        assert probes(lease) == []
+        assert probes(project, lease) == []
     assert "enabled is false" in (await measured(project, lease)).sentence
 
 

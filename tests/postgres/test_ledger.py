@@ -10,6 +10,7 @@ from airlock import ledger, lock, postgres
 from airlock.catalogue import Catalogue
 from airlock.errors import Broken, LeaseLost, Refused, Transient
 from airlock.ledger import Delivery
+from tests.patience import PATIENCE_S, until
 from tests.people import connect
 from tests.postgres.conftest import Project, runner
 
@@ -53,7 +54,7 @@ async def test_one_of_a_newer_version_is_refused(conn):
 async def test_an_upgrade_waits_for_a_dump_only_so_long(project: Project, conn, monkeypatch):
     monkeypatch.setattr(ledger, "UPGRADE_LOCK_MS", 50)
     await conn.execute(postgres.query("ledger_1") + postgres.query("ledger_2"))
-    async with connect(project.url) as dump, asyncio.timeout(20):
+    async with connect(project.url) as dump, asyncio.timeout(PATIENCE_S):
         await dump.execute("BEGIN; LOCK TABLE airlock.deploy IN ACCESS SHARE MODE")
         with pytest.raises(Transient, match=r"version 2 could not be upgraded.*a dump"):
             await ledger.ensure(conn)
@@ -169,12 +170,12 @@ async def test_without_the_fence_check_it_would_commit_its_migration(
 
 
 async def test_who_takes_over_waits_for_the_migration_that_is_being_committed(project: Project):
-    project.write(1, "CREATE TABLE a (id int);\nSELECT pg_sleep(0.3);", "DROP TABLE a;")
+    project.write(1, "CREATE TABLE a (id int);\nSELECT pg_sleep(1);", "DROP TABLE a;")
     lease = await project.begin()
     async with connect(project.url) as conn:
         work = runner(project, conn, lease).forward(project.migrations()[0], position=1)
         first = asyncio.create_task(work)
-        await asyncio.sleep(0.15)
+        await project.sleeps()
         await project.take_over(lease)
         # Had it not waited, this runner would have failed at its fence, or committed unseen.
         assert [row.state for row in await project.rows(lease)] == ["applied"]
@@ -202,7 +203,7 @@ async def test_the_hold_can_be_waited_for(project: Project):
     await waiting
 
 
-async def enter(project: Project, *, wait_s: float = 5) -> None:
+async def enter(project: Project, *, wait_s: float = PATIENCE_S) -> None:
     async with lock.hold(project.target, wait_s=wait_s):
         pass
 
@@ -215,12 +216,12 @@ async def lock_holder(project: Project) -> int:
 async def cut_the_hold(project: Project) -> None:
     pid = await lock_holder(project)
     async with connect(project.database.superuser_url) as superuser:
-        await superuser.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+        await superuser.execute("SELECT pg_terminate_backend($1, 60000)", pid)
 
 
 async def test_a_server_that_restarts_while_the_hold_is_waited_for_is_transient(project: Project):
     async def wait() -> None:
-        async with lock.hold(project.target, wait_s=10):
+        async with lock.hold(project.target, wait_s=PATIENCE_S):
             pass
 
     async with lock.hold(project.target), connect(project.database.superuser_url) as superuser:
@@ -231,11 +232,7 @@ async def test_a_server_that_restarts_while_the_hold_is_waited_for_is_transient(
             " WHERE application_name = 'airlock lock' AND pid <> $1"
             " AND datname = current_database()"
         )
-        async with asyncio.timeout(10):
-            while True:
-                if await superuser.fetchval(end_the_other, holder):
-                    break
-                await asyncio.sleep(0.05)
+        await until(lambda: superuser.fetchval(end_the_other, holder))
         with pytest.raises(Transient, match="waiting for the lock of prod"):
             await waiting
 
@@ -245,11 +242,11 @@ async def test_a_hold_whose_connection_is_cut_is_taken_again(project: Project, m
     async with lock.hold(project.target):
         first = await lock_holder(project)
         await cut_the_hold(project)
-        async with asyncio.timeout(10):
-            while True:
-                if await lock_holder(project) not in (None, first):
-                    break
-                await asyncio.sleep(0.02)
+
+        async def is_taken_again() -> bool:
+            return await lock_holder(project) not in (None, first)
+
+        await until(is_taken_again)
         with pytest.raises(Transient, match="is running"):
             await enter(project, wait_s=0)
 
@@ -261,11 +258,16 @@ async def test_a_runner_whose_lock_somebody_else_has_by_now_is_ended(project: Pr
 
     async def work() -> None:
         async with lock.hold(project.target):
-            await cut_the_hold(project)
-            async with connect(project.url) as other:
-                assert await other.fetchval("SELECT pg_try_advisory_lock($1, $2)", *lock.LOCK)
+            pid = await lock_holder(project)
+            async with connect(project.database.superuser_url) as other:
+                # In one message, so that our heart cannot come in between.
+                assert await other.fetchval(
+                    "SELECT pg_terminate_backend($1, 60000) AND pg_try_advisory_lock($2, $3)",
+                    pid,
+                    *lock.LOCK,
+                )
                 try:
-                    await asyncio.sleep(10)
+                    await asyncio.sleep(PATIENCE_S)
                 finally:
                     cleared_up.set()
 
@@ -281,7 +283,7 @@ async def test_a_runner_whose_deploy_was_taken_over_is_ended(project: Project, m
     async def work() -> None:
         async with lock.heartbeat(project.target, lease):
             await project.take_over(lease)
-            await asyncio.sleep(10)
+            await asyncio.sleep(PATIENCE_S)
 
     with pytest.raises(LeaseLost, match="was taken over: fence"):
         await work()
@@ -292,7 +294,7 @@ async def test_a_hold_that_goes_with_its_database_is_not_taken_again(project: Pr
     async with lock.hold(project.target, regain=False):
         await cut_the_hold(project)
         await asyncio.sleep(0.2)
-        await enter(project, wait_s=2)
+        await enter(project)
 
 
 async def test_a_heartbeat_beats_and_passes_over_a_locked_row(project: Project, conn, monkeypatch):
@@ -301,9 +303,11 @@ async def test_a_heartbeat_beats_and_passes_over_a_locked_row(project: Project, 
     ask = "SELECT heartbeat_at FROM airlock.deploy WHERE id = $1"
     first = await conn.fetchval(ask, lease.deploy)
     async with connect(project.url) as locking, lock.heartbeat(project.target, lease):
-        await asyncio.sleep(0.3)
-        second = await conn.fetchval(ask, lease.deploy)
-        assert second > first
+
+        async def has_beaten() -> bool:
+            return await conn.fetchval(ask, lease.deploy) > first
+
+        await until(has_beaten)
         async with locking.transaction():
             await ledger.check_fence(locking, lease)
             locked = await conn.fetchval(ask, lease.deploy)

@@ -23,6 +23,7 @@ from airlock.health import HealthVerdict
 from airlock.ledger import Lease
 from airlock.postgres import Conn
 from airlock.request import DeployRequest
+from tests.patience import PATIENCE_S, until
 from tests.people import connect
 from tests.postgres.conftest import Project
 from tests.receiver import Receiver, receiving
@@ -118,9 +119,7 @@ async def test_a_channel_that_does_not_answer_at_all_does_not_keep_the_others_wa
     channels.slack.hold.clear()
     await failed(project)
     passing = asyncio.create_task(outbox.deliver("prod"))
-    async with asyncio.timeout(5):
-        while not (channels.pages and channels.states):  # noqa: ASYNC110 – the receivers set it
-            await asyncio.sleep(0.01)
+    await until(lambda: channels.pages and channels.states)
     assert not passing.done()
     channels.slack.hold.set()
     await passing
@@ -191,8 +190,7 @@ async def test_two_deliverers_at_the_same_moment_send_once_and_in_order(project,
     await failed(project)
     channels.slack.hold.clear()
     first = asyncio.create_task(outbox.deliver("prod"))
-    while not channels.slack.received:  # noqa: ASYNC110 – the receiver sets it
-        await asyncio.sleep(0.01)
+    await until(lambda: channels.slack.received)
     await steps.succeed(await project.begin())
     second = asyncio.create_task(outbox.deliver("prod", force=True))
     await asyncio.sleep(0.3)
@@ -207,8 +205,7 @@ async def test_a_deliverer_that_hangs_is_not_waited_for_for_ever(project, channe
     await failed(project)
     channels.slack.hold.clear()
     first = asyncio.create_task(outbox.deliver("prod"))
-    while not channels.slack.received:  # noqa: ASYNC110 – the receiver sets it
-        await asyncio.sleep(0.01)
+    await until(lambda: channels.slack.received)
     monkeypatch.setattr(outbox, "SEND_S", 0.1)
     await failed(project)
     assert "slack" not in {x.delivery.channel for x in await outbox.deliver("prod", force=True)}
@@ -284,8 +281,7 @@ async def test_a_killed_deliverer_leaves_the_alert_to_the_next_one(project, chan
     await failed(project)
     channels.slack.hold.clear()
     killed = asyncio.create_task(outbox.deliver("prod"))
-    while not channels.slack.received:  # noqa: ASYNC110 – the receiver sets it
-        await asyncio.sleep(0.01)
+    await until(lambda: channels.slack.received)
     killed.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await killed
@@ -780,7 +776,7 @@ async def test_a_target_that_hangs_does_not_stop_the_loop(project, conn, monkeyp
     monkeypatch.setattr(outbox, "TARGET_S", 0.3)
     async with conn.transaction():
         await conn.execute("LOCK TABLE airlock.alert")
-        await asyncio.wait_for(outbox.deliver_all(), 10)
+        await asyncio.wait_for(outbox.deliver_all(), PATIENCE_S)
     assert "The outbox of prod was not emptied: TimeoutError" in caplog.text
 
 
