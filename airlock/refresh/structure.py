@@ -202,7 +202,8 @@ async def telling(clone: Conn, found: Sequence[Object]) -> tuple[str, ...]:
     for pattern in PATTERNS:
         rows = await clone.fetch(
             "SELECT t.n, found[1] AS text"
-            " FROM pg_catalog.unnest($1::pg_catalog.text[]) WITH ORDINALITY AS t (body, n), pg_catalog.regexp_matches(t.body, $2, 'g') AS found",
+            " FROM pg_catalog.unnest($1::pg_catalog.text[]) WITH ORDINALITY AS t (body, n),"
+            " pg_catalog.regexp_matches(t.body, $2, 'g') AS found",
             bodies,
             f"({pattern.regex})",
         )
