@@ -133,7 +133,7 @@ def _in_its_folder(path: Path) -> Path:
     if not found.is_relative_to(folder):
         raise Refused(
             f"{path.name} is a link that leads out of {folder}. Copy the file itself into the "
-            "folder: what others can put in the way of a link is not read."
+            "folder; links are followed only within it."
         )
     return found
 

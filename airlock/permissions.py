@@ -11,7 +11,7 @@ import grp
 import os
 import pwd
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,29 +69,40 @@ def exposure(path: Path) -> Exposure | None:
 
     A file that may be read by all is not exposed where a folder above it keeps them out.
     """
-    path = path.resolve()
-    places = [(each, _stat(each)) for each in (path, *path.parents)]
+    # Of a link, too: whoever may write beside it says where it leads.
+    link, path = path.absolute(), path.resolve()
+    ways = [[(each, _stat(each)) for each in (found, *found.parents)] for found in (link, path)]
+    file = ways[-1][0][1]
     ours = {0, os.geteuid()}
-    (_, file), *folders = places
     if file.st_uid not in ours:
         return Exposure(
             found=f"belongs to the user {_name(file.st_uid)}",
             remedy=f"chown {_name(os.geteuid())} {path}",
         )
-    for user in _others((each for _, each in places), ours):
-        reached = True
-        for (folder, modes), (_, inside) in zip(folders[::-1], places[-2::-1], strict=True):
-            reached = reached and user.may(_SEARCH, modes)
-            # With the sticky bit, only what is one's own can be replaced.
-            replaceable = not modes.st_mode & stat.S_ISVTX or inside.st_uid == user.uid
-            if reached and replaceable and user.may(_WRITE, modes):
+    for user in _others((modes for way in ways for _, modes in way), ours):
+        for way in ways:
+            if (folder := _replaces(user, way)) is not None:
                 return Exposure(
                     found=f"can be replaced by another user, who may write to {folder}",
                     remedy=f"chmod go-w {folder}",
                 )
+        if not all(user.may(_SEARCH, modes) for _, modes in ways[-1][1:]):
+            continue
         for bit, doing in ((_WRITE, "changed"), (_READ, "read")):
-            if reached and user.may(bit, file):
+            if user.may(bit, file):
                 return Exposure(found=f"can be {doing} by another user", remedy=f"chmod 600 {path}")
+    return None
+
+
+def _replaces(user: _User, way: Sequence[tuple[Path, os.stat_result]]) -> Path | None:
+    """A folder on the way to a file in which the user may put another one in its place."""
+    for (folder, modes), (_, inside) in zip(way[:0:-1], way[-2::-1], strict=True):
+        if not user.may(_SEARCH, modes):
+            return None
+        # With the sticky bit, only what is one's own can be replaced.
+        replaceable = not modes.st_mode & stat.S_ISVTX or inside.st_uid == user.uid
+        if replaceable and user.may(_WRITE, modes):
+            return folder
     return None
 
 

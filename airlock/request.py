@@ -19,8 +19,8 @@ def _reference(text: str) -> str:
     # A leading dash would be an option of git's.
     if text.startswith("-") or " " in text or not text.isprintable():
         raise ValueError(
-            f"{text!a} is no commit, tag or branch: it begins with a dash, or has a blank or a "
-            "control character in it"
+            f"{text!a} is not the name of a commit, tag or branch: it begins with a dash, or "
+            "contains a blank or a control character"
         )
     return text
 

@@ -182,6 +182,22 @@ async def test_an_env_file_that_another_user_reaches_is_refused_with_the_command
         settings.read_env_file(path)
 
 
+@as_nobody
+@pytest.mark.attack(by=OTHER_USER, tries="a link to an env file, in a folder of all", sample=True)
+def test_an_env_file_is_not_read_through_a_link_that_another_user_can_replace(
+    reachable: Path,
+) -> None:
+    private, shared = reachable / "private", reachable / "shared"
+    private.mkdir(mode=0o700)
+    (private / "prod.env").write_text("A=1\n", encoding="utf-8")
+    shared.mkdir()
+    (shared / "prod.env").symlink_to(private / "prod.env")
+    assert settings.read_env_file(shared / "prod.env") == {"A": "1"}
+    shared.chmod(0o777)
+    with pytest.raises(Refused, match=f"can be replaced .*chmod go-w {shared}"):
+        settings.read_env_file(shared / "prod.env")
+
+
 # ---------------------------------------------------------------- files that are something else
 
 

@@ -24,7 +24,7 @@ from tests.attacks.nobody import Nobody, as_nobody, nobody
 from tests.stage import CHECKOUT, Stage, receiving, standing
 
 START_S, DEPLOY_S = 90, 240
-HTTP = b"GET /api/deployments/of-others HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+HTTP = "GET /api/deployments/of-others HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n"
 # Asks PostgreSQL for TLS, which it answers with one letter before any password.
 # https://www.postgresql.org/docs/current/protocol-message-formats.html
 POSTGRES = bytes.fromhex("0000000804d2162f")
@@ -97,8 +97,9 @@ class Watch:
         if found.kind == "unix" and not found.address.startswith("@"):
             self.modes[found] = listeners.modes(Path(found.address))
         address = found.address if found.kind == "unix" else (found.address, found.port)
+        http = HTTP.format(found.port).encode()
         self.answers[found] = tuple(
-            [await self._other.answer(address, said) for said in (HTTP, POSTGRES)]
+            [await self._other.answer(address, said) for said in (http, POSTGRES)]
         )
 
     def of(self, *holders: str) -> set[Listener]:
@@ -111,7 +112,8 @@ async def test_what_listens_is_known_and_asks_whoever_comes(stage: Stage) -> Non
     service = f"AIRLOCK_SERVICE={stage.target.service_dir.resolve()}"
     roles = {
         "/postgres ": "clone",
-        "server start": "server",
+        # Whoever starts the server may have opened its socket.
+        **dict.fromkeys(("server start", "flows.runtime.server", "flows.serve"), "server"),
         "worker": "worker",
         "start_server.py": "service",
         "-m flows deploy": "deploy",
@@ -137,8 +139,9 @@ async def test_what_listens_is_known_and_asks_whoever_comes(stage: Stage) -> Non
     assert watch.of("server") == {Listener("tcp", "127.0.0.1", port)}
     (http, _) = watch.answers[Listener("tcp", "127.0.0.1", port)]
     assert (http or b"").startswith(b"HTTP/1.1 401 ")
-    (channel,) = watch.of("worker")
-    assert watch.answers[channel] == (b"", b"")
+    channels = watch.of("worker")
+    assert len(channels) <= 1
+    assert {watch.answers[each] for each in channels} <= {(b"", b"")}
     # The clone: on a Unix socket that only we reach, and a door that lets the releases in.
     sockets = watch.of("clone")
     assert sockets
@@ -149,7 +152,7 @@ async def test_what_listens_is_known_and_asks_whoever_comes(stage: Stage) -> Non
         assert watch.answers[each] == (None, None)
     # All others: the service's port, those of the instances that are tried, and doors to the clone,
     # which say nothing to nobody. PostgreSQL itself would answer, if only that it has no TLS.
-    others = seen.keys() - sockets - {Listener("tcp", "127.0.0.1", port), channel}
+    others = seen.keys() - sockets - channels - {Listener("tcp", "127.0.0.1", port)}
     assert Listener("tcp", "127.0.0.1", stage.port) in others
     assert {whose for each in others for whose in seen[each]} == {"service", "deploy"}
     answers = [watch.answers[each] for each in others]

@@ -34,7 +34,7 @@ def test_a_request_outside_its_bounds_is_not_one(given):
     ],
 )
 def test_a_release_that_no_commit_is_called_is_refused_in_our_words(release):
-    with pytest.raises(Refused, match=r"^release: .* is no commit, tag or branch: .*started\.$"):
+    with pytest.raises(Refused, match=r"^release: .* is not the name of a commit, .*started\.$"):
         checked(DeployRequest, target="prod", release=release)
 
 
