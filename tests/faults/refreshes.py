@@ -124,7 +124,7 @@ class _Staging:
         async with ledger.connection(settings.target("staging")) as conn:
             rows = [row for row in await ledger.recent(conn) if row.id > 1]
             state = rows[0].state if rows else "not begun"
-            old = await conn.fetchval("SELECT bool_and(exchange = 'STAGING') FROM tickers")
+            old = await conn.fetchval("SELECT bool_and(exchange = 'STAGING') FROM public.tickers")
         assert state in states, f"staging ended as {state}"
         assert old is (state != "succeeded"), f"staging ended as {state}, and is the other one"
         async with connect(self._pg.url()) as superuser:
