@@ -10,6 +10,7 @@ import pytest
 from airlock import release, service
 from airlock.errors import Broken, Refused
 from airlock.service import Release
+from tests.patience import PATIENCE_S
 
 from .conftest import STUB, Stage
 
@@ -23,7 +24,7 @@ def git(folder: Path, *arguments: str) -> str:
         check=True,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE_S,
     )
     return done.stdout.strip()
 
