@@ -13,6 +13,7 @@ from airlock.apply import Runner
 from airlock.errors import Broken, Transient
 from airlock.postgres import DRIVER_ERRORS, Conn
 from airlock.settings import Budget
+from tests.patience import PATIENCE_S, until
 from tests.people import connect
 from tests.postgres.conftest import BUDGET, Project, runner
 
@@ -140,7 +141,7 @@ async def cut_off(project: Project, cut: Cut, *, leaves: int = 1):
         await blocking.start()
         await other.execute(f"LOCK TABLE {cut.on} IN {cut.lock} MODE")
         applying = asyncio.create_task(runner(project, conn, lease).forward(step, position=1))
-        await until(superuser, "SELECT $1 IN (" + HALF + ")", cut.leaves)
+        await until(lambda: superuser.fetchval("SELECT $1 IN (" + HALF + ")", cut.leaves))
         await waiting(superuser, conn.get_server_pid())
         await superuser.execute("SELECT pg_terminate_backend($1)", conn.get_server_pid())
         with pytest.raises(Transient):
@@ -152,14 +153,9 @@ async def cut_off(project: Project, cut: Cut, *, leaves: int = 1):
     return lease, before
 
 
-async def until(conn, sql: str, *values: object) -> None:
-    async with asyncio.timeout(10):
-        while not await conn.fetchval(sql, *values):  # noqa: ASYNC110 – it happens in the server
-            await asyncio.sleep(0.01)
-
-
 async def waiting(conn, pid: int) -> None:
-    await until(conn, "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1", pid)
+    sql = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1"
+    await until(lambda: conn.fetchval(sql, pid))
 
 
 async def half(project: Project) -> list[object]:
@@ -353,7 +349,7 @@ async def left_running(project: Project, other) -> tuple[object, object, asyncpg
 
 
 async def test_a_killed_runners_index_build_is_ended_and_swept_by_the_rollback(project: Project):
-    async with asyncio.timeout(20), connect(project.url) as other, other.transaction():
+    async with asyncio.timeout(PATIENCE_S), connect(project.url) as other, other.transaction():
         lease, before, build = await left_running(project, other)
         assert await half(project) == ["j"]
         taken = await project.take_over(lease)
@@ -368,11 +364,11 @@ async def test_a_killed_runners_index_build_is_ended_and_swept_by_the_rollback(p
 
 async def waiting_for_drop(project: Project) -> None:
     async with connect(project.url) as conn:
-        await until(
-            conn,
+        sql = (
             "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'DROP INDEX%'"
-            " AND wait_event_type = 'Lock' AND datname = current_database())",
+            " AND wait_event_type = 'Lock' AND datname = current_database())"
         )
+        await until(lambda: conn.fetchval(sql))
 
 
 async def test_only_sessions_up_to_our_own_fence_are_ended(project: Project):
@@ -421,16 +417,16 @@ async def test_a_rebuilt_index_that_does_not_get_through_in_time_leaves_nothing(
     project.write(1, "REINDEX TABLE CONCURRENTLY t;", "SELECT 1;")
     lease = await project.begin()
     (step,) = project.migrations()
-    budget = Budget(**{**BUDGET.model_dump(), "build_timeout_s": 0.2})
+    # It is the sweep's time as well.
+    budget = Budget(**{**BUDGET.model_dump(), "build_timeout_s": 2})
     async with connect(project.url) as other, connect(project.url) as conn:
         blocking = other.transaction()
         await blocking.start()
         await other.execute("LOCK TABLE t IN ROW EXCLUSIVE MODE")
-        asyncio.get_running_loop().call_later(
-            0.3, lambda: asyncio.ensure_future(blocking.rollback())
-        )
+        work = Runner(url=project.url, conn=conn, lease=lease, budget=budget)
+        building = asyncio.create_task(work.forward(step, position=1))
+        await waiting_for_drop(project)
+        await blocking.rollback()
         with pytest.raises(Broken, match="statement timeout"):
-            await Runner(url=project.url, conn=conn, lease=lease, budget=budget).forward(
-                step, position=1
-            )
+            await building
     assert await half(project) == []

@@ -15,6 +15,7 @@ from airlock.errors import Transient
 from airlock.request import DeployRequest
 from airlock.settings import Budget
 from tests.faults.proxy import FAULTS, Fault, Proxy, proxy_to
+from tests.patience import PATIENCE_S
 from tests.people import connect
 from tests.postgres.conftest import Project
 
@@ -23,8 +24,7 @@ SECOND = "INSERT INTO one VALUES (2);"
 INDEXED = "CREATE INDEX CONCURRENTLY i ON one (id);"
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def gives_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server gives up a silent client within a blink instead of a minute."""
     monkeypatch.setitem(postgres.WHEN_GONE, "idle_in_transaction_session_timeout", "300")
 
@@ -44,16 +44,18 @@ async def rehearsed(project: Project) -> ledger.Lease:
 
 def reach(project: Project, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on production is reached through the proxy, and with little patience."""
+    gives_up_soon(monkeypatch)
     monkeypatch.setenv("PROD_URL", proxy.url)
-    monkeypatch.setattr(postgres, "CALL_S", 0.3)
+    monkeypatch.setattr(postgres, "CALL_S", 0.5)
     toml = project.root / "airlock.toml"
-    text = toml.read_text().replace("statement_timeout_s = 10", "statement_timeout_s = 0.2")
-    toml.write_text(text.replace("prod.budget]", "prod.budget]\nbuild_timeout_s = 0.5"))
+    # A statement that is too slow for it is not tried again.
+    text = toml.read_text().replace("statement_timeout_s = 10", "statement_timeout_s = 0.5")
+    toml.write_text(text.replace("prod.budget]", "prod.budget]\nbuild_timeout_s = 1"))
 
 
 async def until_done(step: Callable[[], Awaitable[object]]) -> None:
     """The step, repeated as the task's policy does."""
-    for _ in range(8):
+    for _ in range(50):
         with contextlib.suppress(Transient):
             await step()
             return
@@ -144,17 +146,18 @@ async def test_a_cancelled_call_to_a_silent_server_ends(
         await asyncio.sleep(0.05)
         proxy.stall()
         asking.cancel()
-        done, _ = await asyncio.wait([asking], timeout=5)
+        done, _ = await asyncio.wait([asking], timeout=PATIENCE_S)
     assert done
 
 
 async def test_a_transaction_of_a_runner_that_stopped_is_ended_by_the_server(
-    project: Project,
+    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    gives_up_soon(monkeypatch)
     await project.execute("CREATE TABLE t (id int)")
     async with connect(project.url) as stopped, connect(project.url) as other:
         await stopped.execute("BEGIN; LOCK TABLE t")
-        await other.execute("SET lock_timeout = '5s'; INSERT INTO t VALUES (1)")
+        await other.execute("SET lock_timeout = '60s'; INSERT INTO t VALUES (1)")
         with pytest.raises((*postgres.DRIVER_ERRORS, OSError)) as caught:
             await stopped.execute("COMMIT")
     assert isinstance(postgres.translate(caught.value, "it"), Transient)
@@ -175,10 +178,10 @@ async def test_the_server_asks_after_clients_that_vanished(project: Project) -> 
 async def test_a_statement_that_sets_its_own_limit_is_not_cut_at_the_budgets(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "CALL_S", 0.1)
-    project.write(1, "SET LOCAL statement_timeout = 0;\nSELECT pg_sleep(0.6);", "SELECT 1;")
+    monkeypatch.setattr(postgres, "CALL_S", 1)
+    project.write(1, "SET LOCAL statement_timeout = 0;\nSELECT pg_sleep(3.5);", "SELECT 1;")
     lease = await project.begin()
-    budget = Budget(statement_timeout_s=0.1)
+    budget = Budget(statement_timeout_s=1)
     async with connect(project.url) as conn:
         work = Runner(url=project.url, conn=conn, lease=lease, budget=budget)
         await work.forward(project.migrations()[0], position=1)

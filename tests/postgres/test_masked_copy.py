@@ -18,6 +18,7 @@ from airlock.errors import AirlockError, Refused
 from airlock.masked_copy import CheckResult, CopyResult
 from airlock.masking import Column, Rule, TableMask
 from tests.conftest import Database, create_database, drop_database
+from tests.patience import PATIENCE_S
 from tests.people import connect
 
 KEY = "a key that is long enough"
@@ -197,9 +198,11 @@ async def fill(pair: Pair, structure: str, rows: str, more: str = "") -> None:
 @asynccontextmanager
 async def new_pair(pg: server.Server) -> AsyncGenerator[Pair]:
     pair = Pair(clone=await create_database(pg), build=await create_database(pg))
-    yield pair
-    await drop_database(pair.clone)
-    await drop_database(pair.build)
+    try:
+        yield pair
+    finally:
+        await drop_database(pair.clone)
+        await drop_database(pair.build)
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +213,7 @@ async def masked(pg: server.Server) -> AsyncIterator[Masked]:
             for each in (pair.clone, pair.build):
                 await conn.execute(f"ALTER DATABASE {each.name} SET log_statement = 'all'")
         masks = await pair.classified(tomllib.loads(MASK))
-        async with watched(pg) as seen:
+        async with watched(pg, pair) as seen:
             copied = await pair.copy(masks)
         async with connect(pair.build.url) as conn:
             await conn.execute(AFTERWARDS)
@@ -227,14 +230,17 @@ async def masked(pg: server.Server) -> AsyncIterator[Masked]:
 
 
 @asynccontextmanager
-async def watched(pg: server.Server) -> AsyncGenerator[set[str]]:
-    """The texts of statements that are seen while the block runs."""
+async def watched(pg: server.Server, pair: Pair) -> AsyncGenerator[set[str]]:
+    """The texts of statements that are seen in the two databases while the block runs."""
     seen: set[str] = set()
 
     async def watch() -> None:
         async with connect(pg.url()) as conn:
             while True:
-                rows = await conn.fetch("SELECT query FROM pg_stat_activity")
+                rows = await conn.fetch(
+                    "SELECT query FROM pg_stat_activity WHERE datname = ANY($1)",
+                    [pair.clone.name, pair.build.name],
+                )
                 seen.update(row["query"] for row in rows)
                 await asyncio.sleep(0.01)
 
@@ -438,7 +444,7 @@ async def test_a_mask_that_breaks_a_constraint_is_refused_without_the_row(small)
         " FROM generate_series(1, 1200)",
     )
     masks = await pair.classified({"t": {"kept": "keep", "code": "hash"}})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(
             Refused, match=r"row of t does not fit.*23514.*constraint three"
         ) as failed:
@@ -455,7 +461,7 @@ async def test_a_failure_in_the_clone_ends_both_sides(small):
     masks = await pair.classified({"t": {"a": "keep", "b": "keep"}})
     async with connect(pair.clone.url) as conn:
         await conn.execute("ALTER TABLE t RENAME b TO c")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(AirlockError, match=r"copying t.*column t.b does not exist"):
             await pair.copy(masks)
     assert await pair.fetch("build", "SELECT count(*) FROM t") == [(0,)]

@@ -14,6 +14,7 @@ from airlock.errors import AirlockError, Broken, Refused, Transient
 from airlock.preview import preview
 from airlock.rehearsal import Rehearsal
 from airlock.request import DeployRequest
+from tests.patience import PATIENCE_S
 from tests.people import connect
 from tests.postgres.conftest import Project
 
@@ -287,7 +288,7 @@ async def test_the_password_is_in_no_error_of_a_failed_connection(project: Proje
         ("postgresql://u:s3cr3t@127.0.0.1:1/db?sslmode=nonsense", Refused),
     ]:
         with pytest.raises(AirlockError) as caught:
-            async with connect(url, timeout_s=3):
+            async with connect(url, timeout_s=PATIENCE_S):
                 pytest.fail("connected")
         assert type(caught.value) is kind, url
         assert SECRET not in repr(caught.value)

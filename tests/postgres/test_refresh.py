@@ -30,6 +30,7 @@ from airlock.request import DeployRequest, RefreshRequest
 from airlock.server import Server
 from airlock.snapshot import Snapshot
 from tests.conftest import OWNER, OWNER_PASSWORD, Database, create_database, drop_database
+from tests.patience import until
 from tests.people import connect
 from tests.postgres.conftest import Project
 
@@ -938,10 +939,8 @@ async def swap_beside_a_renaming(
             await somebody.execute(f"ALTER DATABASE {names.build} RENAME TO {aside}")
             await somebody.execute(f"ALTER DATABASE {mine} RENAME TO {names.build}")
             swapping = asyncio.create_task(databases.swap(staging.target, here, names, deploy=2))
-            while not await somebody.fetchval(  # noqa: ASYNC110 – a lock of the server is no event
-                "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'object' AND NOT granted)"
-            ):
-                await asyncio.sleep(0.01)
+            waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'object' AND NOT granted)"
+            await until(lambda: somebody.fetchval(waits))
         try:
             await swapping
         finally:

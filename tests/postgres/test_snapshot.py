@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ import pytest
 
 from airlock import binaries, server, snapshot
 from airlock.errors import Refused, Transient
+from airlock.postgres import Conn
 from airlock.settings import ClonePolicy, SnapshotPolicy, Target
 from airlock.snapshot import Snapshot
+from tests import own
 from tests.conftest import Database
+from tests.patience import PATIENCE_S, until
 from tests.people import connect
 
 ServerOf = Callable[[int | None], Awaitable[server.Server]]
@@ -162,15 +165,25 @@ async def test_a_pg_hba_that_lets_no_replication_in_is_noticed(
     async with connect(pg.url()) as conn:
         try:
             hba.write_text("local all all trust\n")
-            await conn.execute("SELECT pg_reload_conf()")
-            await asyncio.sleep(0.2)
+            await reload(pg, conn)
             choice = await snapshot.check_restorable(make_target())
         finally:
             hba.write_text(before)
-            await conn.execute("SELECT pg_reload_conf()")
-            await asyncio.sleep(0.2)
+            await reload(pg, conn)
     assert choice.provider == "logical"
     assert "a replication connection was refused: no pg_hba.conf entry" in choice.reason
+
+
+async def reload(pg: server.Server, conn: Conn) -> None:
+    """New sessions meet the files as they are now."""
+    before = await conn.fetchval("SELECT clock_timestamp()")
+    await conn.execute("SELECT pg_reload_conf()")
+
+    async def is_new() -> bool:
+        async with connect(pg.url()) as later:
+            return await later.fetchval("SELECT pg_conf_load_time()") > before
+
+    await until(is_new)
 
 
 async def test_two_urls_of_different_databases_are_refused(
@@ -479,10 +492,12 @@ async def test_a_replaced_snapshot_is_refused(make_target: Callable[..., Target]
 STAND_INS = {
     "floods stderr and fails": (
         "import sys; sys.stderr.write('x' * 2**20 + ' the last word'); sys.exit(3)",
+        PATIENCE_S,
         r"exit status 3: x+ the last word",
     ),
     "says yes and writes nothing": (
         "import sys; sys.stderr.write('y' * 2**20)",
+        PATIENCE_S,
         r"exit status 0, but toc.dat is not there",
     ),
     "hangs with a child": (
@@ -491,13 +506,14 @@ import subprocess, sys, time, os
 child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])
 open(os.environ['HOME'] + '/pids', 'w').write(f'{os.getpid()} {child.pid}')
 time.sleep(600)""",
+        2,
         r"not done after 2 s and was ended",
     ),
 }
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """A function: Python code to a pg_dump that runs it; all other programs are the real ones."""
     real = binaries.find()
     folder = tmp_path / "bin"
@@ -513,18 +529,19 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
         script.chmod(0o755)
         monkeypatch.setenv("PG_BIN", str(folder))
 
-    return make
+    yield make
+    own.end_all(tmp_path)
 
 
 @pytest.mark.parametrize("what", STAND_INS)
 async def test_a_tool_that_goes_wrong_leaves_nothing(
     make_target: Callable[..., Target], stand_in: Callable[[str], None], what: str, tmp_path: Path
 ) -> None:
-    code, said = STAND_INS[what]
+    code, deadline_s, said = STAND_INS[what]
     stand_in(code)
     target = make_target("logical")
     with pytest.raises(Transient, match=said) as failed:
-        await snapshot.take(target, head=None, deadline_s=2)
+        await snapshot.take(target, head=None, deadline_s=deadline_s)
     assert len(str(failed.value)) < 6000
     assert names_in(target.snapshots_dir) == []
     if (tmp_path / "pids").exists():
@@ -548,12 +565,6 @@ async def test_a_cancelled_snapshot_leaves_no_process_and_no_name(
 def pids_in(folder: Path) -> list[str]:
     path = folder / "pids"
     return path.read_text().split() if path.exists() else []
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - it happens in another process
-            await asyncio.sleep(0.01)
 
 
 async def all_gone(pids: str) -> None:
@@ -586,10 +597,12 @@ async def test_a_killed_run_leaves_no_final_name_and_is_swept(
     target = make_target("logical", may_replicate=False)
     stand_in(STAND_INS["hangs with a child"][0])
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", TAKER, str(tmp_path))
-    await until(lambda: len(pids_in(tmp_path)) == 2)
-    left = names_in(target.snapshots_dir)
-    process.send_signal(signal.SIGKILL)
-    await process.wait()
+    try:
+        await until(lambda: len(pids_in(tmp_path)) == 2)
+        left = names_in(target.snapshots_dir)
+    finally:
+        process.kill()
+        await process.wait()
     tool, child = pids_in(tmp_path)
     await all_gone(tool)
     os.kill(int(child), signal.SIGKILL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from airlock.postgres import Conn
 from airlock.settings import BackfillSettings
 from airlock.throttle import Lag, Throttle
 from tests.conftest import TEST_SETTINGS
+from tests.patience import until
 from tests.people import connect
 from tests.postgres.conftest import Project, runner
 from tests.postgres.test_backfill import count_up, counted
@@ -119,12 +120,6 @@ async def standby(pg: server.Server, tmp_path: Path) -> AsyncIterator[server.Ser
         yield found
 
 
-async def until(true: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(20):
-        while not await true():  # noqa: ASYNC110 – a server says nothing by itself
-            await asyncio.sleep(0.01)
-
-
 async def paused(standby: Conn) -> bool:
     return await standby.fetchval("SELECT pg_get_wal_replay_pause_state()") == "paused"
 
@@ -153,7 +148,7 @@ async def test_a_standby_that_stands_still_falls_behind_whatever_it_says(
         await until(lambda: is_behind(lag, primary, said_s))
         work = Throttle(limits=HASTY.model_copy(update={"max_lag_s": 1e-9}))
         await work._lag.read(primary)
-        with pytest.raises(Transient, match=r"standby or subscriber is 0\.\d s behind"):
+        with pytest.raises(Transient, match=r"standby or subscriber is \d+\.\d s behind"):
             await work.rest(primary, 0)
         await other.execute("SELECT pg_wal_replay_resume()")
         await until(lambda: has_caught_up(lag, primary))

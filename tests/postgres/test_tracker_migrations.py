@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from airlock import migration
 from airlock.migration import Migration
 from airlock.postgres import Conn
 from airlock.server import Server
+from airlock.service import table
+from tests.patience import PATIENCE_S, until
 from tests.people import connect
 
 ROOT = Path(__file__).parents[2]
@@ -315,20 +317,21 @@ async def service(
 
 async def healthy(base_url: str, process: asyncio.subprocess.Process) -> dict[str, Any]:
     """The first good answer of /health."""
-    async with httpx.AsyncClient(base_url=base_url, trust_env=False, timeout=20) as client:
-        for _ in range(400):
-            if process.returncode is not None:
-                break
-            try:
-                response = await client.get("/health")
-            except httpx.ConnectError:
-                await asyncio.sleep(0.05)
-                continue
+    found: dict[str, Any] = {}
+
+    async def answers() -> bool:
+        with suppress(httpx.ConnectError):
+            response = await client.get("/health")
             if response.status_code == 200:
-                return response.json()
-            await asyncio.sleep(0.05)
-    output = await process.stdout.read(5000) if process.stdout else b""
-    raise AssertionError(f"The service is not healthy: {output.decode()}")
+                found.update(response.json())
+        return bool(found) or process.returncode is not None
+
+    async with httpx.AsyncClient(base_url=base_url, trust_env=False, timeout=PATIENCE_S) as client:
+        await until(answers)
+    if not found:
+        output = await process.stdout.read(5000) if process.stdout else b""
+        raise AssertionError(f"The service is not healthy: {output.decode()}")
+    return found
 
 
 @pytest.mark.parametrize("version", [9, 10])
@@ -352,7 +355,7 @@ async def test_the_service_reads_and_writes_on_both_schemas(version: int, databa
             "schema_version": None,
         }
         client = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=address(listener), trust_env=False)
+            httpx.AsyncClient(base_url=address(listener), trust_env=False, timeout=PATIENCE_S)
         )
         new = {"acquirer_name": "A", "target_name": "B", "announced_on": "2025-09-08"}
         added = await client.post("/deals", json={**new, "offer_price": "12.5"})
@@ -389,7 +392,9 @@ async def test_without_a_database_the_service_starts_and_says_so() -> None:
         nowhere = "postgresql://nobody@127.0.0.1:1/nothing"
         async with (
             service(nowhere, listener=listener),
-            httpx.AsyncClient(base_url=address(listener), trust_env=False, timeout=20) as client,
+            httpx.AsyncClient(
+                base_url=address(listener), trust_env=False, timeout=PATIENCE_S
+            ) as client,
         ):
             response = await client.get("/health")
             assert response.status_code == 503
@@ -398,22 +403,23 @@ async def test_without_a_database_the_service_starts_and_says_so() -> None:
             assert (await client.get("/deals")).status_code == 503
 
 
-async def test_the_service_binds_its_own_port_beside_an_older_instance(database: Any) -> None:
+async def test_the_service_binds_its_own_port_beside_an_older_instance(
+    database: Any, port: int
+) -> None:
     async with connect(database.url) as conn:
         await migrate(conn, 9)
-    with listening_socket() as probe:
-        port = str(probe.getsockname()[1])
     async with AsyncExitStack() as stack:
         base_url = f"http://127.0.0.1:{port}"
-        old = await stack.enter_async_context(service(database.url, PORT=port))
+        old = await stack.enter_async_context(service(database.url, PORT=str(port)))
         assert (await healthy(base_url, old))["pid"] == old.pid
-        new = await stack.enter_async_context(service(database.url, PORT=port))
-        for _ in range(200):
-            if (await healthy(base_url, new))["pid"] == new.pid:
-                break
-            await asyncio.sleep(0.02)
+        new = await stack.enter_async_context(service(database.url, PORT=str(port)))
+
+        async def new_one_answers() -> bool:
+            return (await healthy(base_url, new))["pid"] == new.pid
+
+        await until(new_one_answers)
         old.terminate()
-        assert await asyncio.wait_for(old.wait(), 6) == 0
+        assert await asyncio.wait_for(old.wait(), PATIENCE_S) == 0
         assert (await healthy(base_url, new))["pid"] == new.pid
 
 
@@ -435,11 +441,11 @@ async def test_a_restart_under_traffic_fails_no_request_and_loses_no_write(datab
             new = await stack.enter_async_context(service(database.url, listener=listener))
             await until_log(new, b"Application startup complete")
             old.terminate()
-            assert await asyncio.wait_for(old.wait(), 6) == 0
+            assert await asyncio.wait_for(old.wait(), PATIENCE_S) == 0
             old = new
+        await until(lambda: load.report().sent > 100)
         report = await load.stop()
     assert report.failures == ()
-    assert report.sent > 100
     async with connect(database.url) as conn:
         assert report.writes
         assert await traffic.lost(conn, report.writes) == ()
@@ -461,7 +467,9 @@ async def test_draining_answers_whoever_is_connected_and_then_closes(database: A
             assert b"connection: close" not in await answer(keeping, request)
             halfway[1].write(request[:20])
             # The service must have taken all three before it is told to go.
-            await asyncio.sleep(0.2)
+            for _, writer in (silent, keeping, halfway):
+                ends = [writer.get_extra_info(end) for end in ("sockname", "peername")]
+                await until(lambda ends=ends: table.accepted(*ends))
             process.terminate()
             await until_log(process, b"draining")
             for stream, rest in ((silent, request), (keeping, request), (halfway, request[20:])):
@@ -470,7 +478,7 @@ async def test_draining_answers_whoever_is_connected_and_then_closes(database: A
                 assert b"connection: close" in head
                 assert await stream[0].read() == b"[]"
                 stream[1].close()
-            assert await asyncio.wait_for(process.wait(), 3) == 0
+            assert await asyncio.wait_for(process.wait(), PATIENCE_S) == 0
 
 
 async def answer(
@@ -487,7 +495,7 @@ async def answer(
 
 async def until_log(process: asyncio.subprocess.Process, text: bytes) -> None:
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while text not in await process.stdout.readline():
             assert process.returncode is None
 

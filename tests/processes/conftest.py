@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import shutil
-import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from airlock import service
-from airlock.service import Instance, Release, Restart, ending, process
+from airlock.service import Instance, Release, Restart
 from airlock.settings import HealthSettings, ServiceSettings, Target
+from tests import own
+from tests.patience import PATIENCE_S, until
 
 STUB = Path(__file__).with_name("stub_service.py")
 TRACKER = Path(__file__).parents[2] / "examples" / "ma_tracker" / "python-service"
@@ -62,16 +64,16 @@ class Stage:
             "command": ("python3", "start_server.py"),
             "port": self.port,
             "env_file": self.folder / "app.env",
-            "ready_s": 15,
-            "drain_s": 2,
+            "ready_s": PATIENCE_S,
+            "drain_s": PATIENCE_S,
             **self.options,
         }
         health: dict[str, object] = {
             "consecutive": 3,
             "interval_ms": 20,
-            "timeout_s": 0.5,
+            "timeout_s": 30,
             "bake_s": 0.3,
-            "deadline_s": 8,
+            "deadline_s": PATIENCE_S,
             **self.health,
         }
         return Target(
@@ -122,18 +124,25 @@ class Stage:
         return started
 
     async def until_good(self) -> None:
-        for _ in range(200):
-            try:
-                await self.who()
-            except OSError:
-                await asyncio.sleep(0.02)
-            else:
-                return
-        raise AssertionError("nothing answers")
+        async def answers() -> bool:
+            with suppress(OSError):
+                return bool(await self.who())
+            return False
+
+        await until(answers)
+
+    async def until_asked(self, times: int) -> None:
+        """Wait until others have asked so many times more how the service is."""
+        first, ours = int((await self.who())["asked"]), itertools.count(1)
+
+        async def asked() -> bool:
+            return int((await self.who())["asked"]) - first - next(ours) >= times
+
+        await until(asked)
 
     async def who(self) -> dict[str, str]:
         """What the service says now, on a new connection."""
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             writer.write(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
             answer = await reader.read()
@@ -146,24 +155,16 @@ class Stage:
         return {(await self.who())["instance"] for _ in range(times)}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
-async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+async def stage(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     (tmp_path / "app").mkdir()
     shutil.copy(STUB, tmp_path / "app" / "start_server.py")
-    made = Stage(folder=tmp_path, port=free_port())
+    made = Stage(folder=tmp_path, port=port)
     made.behave()
     yield made
+    own.end_all(tmp_path)
     for started in made.by_hand:
         if started.returncode is None:
             started.kill()
         await started.wait()
-    for instance in process.running(made.target):
-        for member in ending.family(instance):
-            os.kill(member.pid, signal.SIGKILL)

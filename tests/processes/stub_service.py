@@ -1,8 +1,8 @@
 """A service that behaves as BEHAVIOUR says: a comma-separated list, numbers after a colon.
 
-A file named SICK makes it unhealthy.
+A file named SICK makes it unhealthy, and SIGUSR1 ends it.
 
-late:S never_ready hangs exits dies_of_deals dies_after:S dies_slowly_after:S flaps ignores_term
+late:S never_ready hangs exits dies_of_deals dies_after:S dies slowly flaps ignores_term
 forks leaves_a_daemon own_port shares_port only_public log_errors wrong_token mute
 """
 
@@ -42,6 +42,7 @@ class Service:
             "release": os.environ.get("RELEASE", "none"),
             "version": Path("VERSION").read_text().strip() if Path("VERSION").exists() else "",
             "pid": str(os.getpid()),
+            "asked": str(self.asked),
         }
         if "mute" not in BEHAVIOUR:
             token = os.environ.get("AIRLOCK_INSTANCE", "none")
@@ -95,6 +96,16 @@ async def start_children() -> None:
             await asyncio.create_subprocess_exec(sys.executable, "-c", code)
 
 
+def die(servers: list[asyncio.Server]) -> None:
+    if "slowly" in BEHAVIOUR:
+        # As a large process does: its sockets are closed before it is gone.
+        for server in servers:
+            server.close()
+        asyncio.get_running_loop().call_later(0.25, os._exit, 3)
+    else:
+        os._exit(3)
+
+
 def say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
@@ -116,11 +127,7 @@ async def main() -> None:
     servers = [
         await asyncio.start_server(service.serve, sock=each, backlog=512) for each in sockets()
     ]
-    if "dies_slowly_after" in BEHAVIOUR:
-        # As a large process does: its sockets are closed before it is gone.
-        after = float(BEHAVIOUR["dies_slowly_after"])
-        loop.call_later(after, lambda: [server.close() for server in servers])
-        loop.call_later(after + 0.25, os._exit, 3)
+    loop.add_signal_handler(signal.SIGUSR1, die, servers)
     say("serving")
     if "log_errors" in BEHAVIOUR:
         say("ERROR the table deals has no column halted")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -30,10 +29,12 @@ case "$1" in
 esac
 """
 COMPOSE = """#!/bin/sh
+alive() {{ read -r _ _ state _ < /proc/"$(cat "{folder}/pid")"/stat && [ "$state" != Z ]; }}
+exec 2>/dev/null
 cd "$RELEASE_DIRECTORY"
 case "$1" in
   up) setsid python3 start_server.py >/dev/null 2>&1 & echo $! > "{folder}/pid" ;;
-  down) kill "$(cat "{folder}/pid")"; sleep 0.2 ;;
+  down) kill "$(cat "{folder}/pid")"; while alive; do sleep 0.02; done ;;
   hang) sleep 30 ;;
 esac
 """
@@ -46,12 +47,6 @@ def stand_in(stage: Stage, monkeypatch: pytest.MonkeyPatch, name: str, text: str
     program.write_text(text.format(folder=stage.folder, port=stage.port))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-
-
-async def end(stage: Stage) -> None:
-    found = Path(stage.folder / "pid")
-    if found.exists():
-        os.kill(int(found.read_text()), 9)
 
 
 async def test_systemd_restarts_the_unit_and_the_new_main_process_is_known(
@@ -100,7 +95,6 @@ async def test_commands_start_and_stop_and_their_instance_is_known_by_token(
     assert found is not None
     assert found.release == second.new.release
     assert (await health.check(stage.target, second.new)).is_healthy
-    await end(stage)
 
 
 async def test_a_failing_command_is_named_with_what_it_wrote(stage: Stage) -> None:

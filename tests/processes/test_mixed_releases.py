@@ -20,6 +20,8 @@ from airlock.plan import Plan
 from airlock.request import Gate
 from airlock.service import Instance, process, table
 from airlock.snapshot import Clone
+from tests import own
+from tests.patience import until
 from tests.processes.conftest import Stage
 
 NOTHING = Plan(target="test", head=None, migrations=(), schema_before="")
@@ -62,12 +64,7 @@ async def play(
 
 def left_over(stage: Stage) -> list[int]:
     """Processes in the service's folder, or with its log."""
-    return [
-        each.pid
-        for each in table.everything()
-        if table.directory(each.pid) == stage.folder / "app"
-        or any(str(stage.folder) in word for word in table.command_line(each.pid))
-    ]
+    return list(own.processes(stage.folder))
 
 
 URL = "postgresql://tracker@localhost:1/tracker"
@@ -79,7 +76,7 @@ BEHAVIOURS = {
     "with children that hear no TERM": ("forks,ignores_term", ""),
     "leaves a daemon behind": ("leaves_a_daemon", ""),
     "ends": ("exits", "it ended"),
-    "is never ready": ("never_ready", "it was not ready within 1 s; last answer: HTTP 503"),
+    "is never ready": ("never_ready", "it was not ready within 5 s; last answer: HTTP 503"),
     "dies of a question": ("dies_of_deals", "it ended"),
 }
 
@@ -88,7 +85,9 @@ BEHAVIOURS = {
 async def test_an_instance_is_tried_and_ended_with_all_it_started(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, behaviour: str, said: str
 ):
-    stage.options["ready_s"] = 1 if "never" in behaviour else 15
+    if "never" in behaviour:
+        # Time enough for its first answer.
+        stage.options["ready_s"] = 5
     stage.health["smoke"] = [{"path": "/deals"}]
     stage.behave(behaviour)
     (pair,) = await play(stage, monkeypatch, URL)
@@ -214,23 +213,13 @@ async def test_when_its_runner_is_killed_it_ends_with_all_it_started(stage: Stag
         os.kill(runner.pid if victim == "runner" else found.parent, signal.SIGKILL)
         if victim == "tether":
             # Of the tether's own end only the service itself hears.
-            assert await gone(lambda: table.read(pid) is None)
+            await until(lambda: table.read(pid) is None)
             return
-        assert await gone(lambda: left_over(stage) == [])
+        await until(lambda: left_over(stage) == [])
     finally:
         runner.kill()
         runner.wait()
         runner.stdout.close()
-        for each in left_over(stage):
-            os.kill(each, signal.SIGKILL)
-
-
-async def gone(is_so) -> bool:
-    for _ in range(200):
-        if is_so():
-            return True
-        await asyncio.sleep(0.05)
-    return False
 
 
 # ---------------------------------------------------------------- the way to the clone

@@ -13,6 +13,7 @@ from airlock import release, service
 from airlock.errors import Broken, Refused
 from airlock.request import WORKING_TREE
 from airlock.service import Instance, Release, delegated
+from tests.patience import PATIENCE_S
 
 from .conftest import STUB, Stage
 
@@ -26,7 +27,7 @@ def git(folder: Path, *arguments: str) -> str:
         check=True,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE_S,
     )
     return done.stdout.strip()
 

@@ -18,6 +18,7 @@ import pytest
 from airlock import record, service
 from airlock.errors import Broken, Refused
 from airlock.service import Instance, Restart, process, sockets, starting, table
+from tests.patience import PATIENCE_S, until
 
 from .conftest import STUB, Stage
 
@@ -64,15 +65,17 @@ class Load:
             asyncio.create_task(self._client(over, keeps=number >= new))
             for number in range(new + kept)
         ]
-        yield
-        over.set()
-        await asyncio.gather(*clients)
+        try:
+            yield
+        finally:
+            over.set()
+            await asyncio.gather(*clients)
 
     async def _client(self, over: asyncio.Event, *, keeps: bool) -> None:
         writer = None
         while not over.is_set():
             try:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE_S):
                     if writer is None:
                         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
                     head, body = await _answer(reader, writer, keeps=keeps)
@@ -146,7 +149,7 @@ async def test_a_service_started_by_hand_is_found_and_taken_over(stage: Stage) -
     assert restarted.method == "inherited socket"
     assert restarted.old is not None
     assert restarted.old.pid == by_hand.pid
-    assert await asyncio.wait_for(by_hand.wait(), 1) == 0
+    assert await asyncio.wait_for(by_hand.wait(), PATIENCE_S) == 0
     assert restarted.gap_s < restarted.ready_s
 
 
@@ -157,7 +160,7 @@ async def test_an_unmodified_service_that_binds_its_own_port_is_stopped_first_an
     for token in ("one", "two"):
         restarted = await stage.restart(token, "own_port,late:0.3")
         assert restarted.method == "stop then start"
-        assert 0.3 < restarted.gap_s < 10
+        assert restarted.gap_s > 0.3
         assert (await stage.who())["instance"] == token
 
 
@@ -194,13 +197,10 @@ async def test_where_the_kernel_hands_no_socket_over_a_shared_port_is_used(
 
 
 async def test_a_stranger_on_the_port_is_refused_by_pid_and_command(stage: Stage) -> None:
-    script = STRANGER.format(port=stage.port, then="time.sleep(20)")
+    script = STRANGER.format(port=stage.port, then="time.sleep(600)")
     stranger = await asyncio.create_subprocess_exec("python3", "-c", script)
     stage.by_hand.append(stranger)
-    for _ in range(200):
-        if table.listening("127.0.0.1", stage.port):
-            break
-        await asyncio.sleep(0.02)
+    await until(lambda: table.listening("127.0.0.1", stage.port))
     with pytest.raises(Refused, match=rf"taken by pid {stranger.pid} \(python3 -c"):
         await stage.restart("one")
     assert stranger.returncode is None
@@ -218,11 +218,13 @@ async def test_the_same_command_in_another_folder_is_a_stranger(stage: Stage) ->
 @pytest.mark.parametrize(
     ("behaviour", "ready_s", "says"),
     [
-        ("never_ready", 0.8, "HTTP 503 instead of 2xx"),
+        # Time enough for its first answer.
+        ("never_ready", 5, "HTTP 503 instead of 2xx"),
         ("hangs", 0.8, "not ready within"),
-        ("wrong_token", 0.8, "as instance 'somebody-else'"),
-        ("exits", 15, "ended .* after its start"),
-        ("late:0.2,dies_after:0", 15, "ended .* after its start"),
+        ("wrong_token", 5, "as instance 'somebody-else'"),
+        # Not waited for.
+        ("exits", 3600, "ended .* after its start"),
+        ("late:0.2,dies_after:0", 3600, "ended .* after its start"),
     ],
 )
 async def test_a_new_instance_that_does_not_become_ready_is_ended_and_the_old_one_serves(
@@ -230,10 +232,9 @@ async def test_a_new_instance_that_does_not_become_ready_is_ended_and_the_old_on
 ) -> None:
     first = await stage.restart("one")
     stage.options["ready_s"] = ready_s
-    started = time.monotonic()
-    with pytest.raises(Broken, match=f"(?s){says}.*pid {first.new.pid}.* still serves"):
-        await stage.restart("two", behaviour, old=first.new)
-    assert time.monotonic() - started < 8
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(Broken, match=f"(?s){says}.*pid {first.new.pid}.* still serves"):
+            await stage.restart("two", behaviour, old=first.new)
     assert await stage.names(5) == {"one"}
     assert [i.token for i in process.running(stage.target)] == ["one"]
 
@@ -275,7 +276,7 @@ async def test_a_service_that_ignores_term_is_killed_with_its_children(stage: St
     restarted = await stage.restart("two")
     assert "killed after" in restarted.note
     assert not first.new.is_alive
-    assert not any(child.is_running() and child.status() != "zombie" for child in children)
+    assert not [child.pid for child in children if is_alive(child.pid)]
 
 
 async def test_children_that_outlive_a_drained_parent_are_ended_too(stage: Stage) -> None:
@@ -283,7 +284,12 @@ async def test_children_that_outlive_a_drained_parent_are_ended_too(stage: Stage
     first = await stage.restart("one", "forks")
     child = psutil.Process(first.new.pid).children()[0]
     await service.stop(stage.target, first.new)
-    assert not child.is_running() or child.status() == "zombie"
+    assert not is_alive(child.pid)
+
+
+def is_alive(pid: int) -> bool:
+    found = table.read(pid)
+    return found is not None and found.is_alive
 
 
 async def test_a_restart_with_the_same_token_finds_what_an_interrupted_one_started(
