@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from airlock import record, service
 from airlock.release import Release
+from tests import own
 from tests.stage import Stage
 
 # Root becomes a user for whom the files of others are not writable: no user has to be made for it.
@@ -30,6 +32,13 @@ def _works() -> bool:
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 or not _works(), reason="root and user namespaces, to own files as two users"
 )
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    """The service that the other user started is not the stage's to find: its state is elsewhere."""
+    yield
+    own.end_all(tmp_path)
 
 
 def contents(folder: Path) -> set[tuple[str, int, int]]:

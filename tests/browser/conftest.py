@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Response, async_playwright, expect
 
 from airlock import server
+from airlock.postgres import quote_ident
 from flows.runtime import Runtime, command, prefect_runtime
+from tests.acceptance.test_refresh import mask_tables
 from tests.browser.window import CHROMIUM, Window
 from tests.patience import PATIENCE_S
+from tests.people import connect
 from tests.stage import CHECKOUT, Stage, receiving, standing
 
 # Production asks for a reason and a person's word; staging is there to be chosen and refreshed.
@@ -22,6 +27,10 @@ POLICY = """
 policy = "always"
 [targets.staging]
 database_url_env = "STAGING_DATABASE_URL"
+[targets.staging.refresh]
+source = "prod"
+admin_url_env = "STAGING_ADMIN_URL"
+key_env = "STAGING_MASK_KEY"
 """
 # The graph of a run is drawn sixty times a second, each time by the processor; ten will do.
 SLOW_DISPLAY = """
@@ -76,8 +85,27 @@ async def stage(
             ) as made,
         ):
             made.change("prod]\n", "prod]\nrequire_reason = true\n")
-            made.add(POLICY)
-            yield made
+            made.add(POLICY + mask_tables())
+            async with staging(pg) as name:
+                patch.setenv("STAGING_DATABASE_URL", pg.url(name, "owner"))
+                patch.setenv("STAGING_ADMIN_URL", pg.url())
+                patch.setenv("STAGING_MASK_KEY", secrets.token_hex(16))
+                yield made
+
+
+@asynccontextmanager
+async def staging(pg: server.Server) -> AsyncIterator[str]:
+    """An empty database, to be replaced by a masked copy."""
+    name = f"browser_{os.getpid()}"
+    async with connect(pg.url()) as superuser:
+        await superuser.execute(f"CREATE DATABASE {quote_ident(name)} OWNER owner")
+    try:
+        yield name
+    finally:
+        async with connect(pg.url()) as superuser:
+            made = "SELECT datname FROM pg_database WHERE starts_with(datname, $1)"
+            for row in await superuser.fetch(made, name):
+                await superuser.execute(f"DROP DATABASE {quote_ident(row['datname'])} WITH (FORCE)")
 
 
 @pytest.fixture(scope="module")

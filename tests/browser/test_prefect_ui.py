@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+from typing import Any
 
 import httpx
 import psutil
@@ -13,7 +15,11 @@ from playwright.async_api import expect
 from flows.runtime import Runtime
 from tests.browser.window import CHROMIUM, Window
 from tests.patience import PATIENCE_S, until
+from tests.people import connect
 from tests.stage import Stage
+
+# Until a scheduled refresh begins; the ones after it wait for it in staging's queue.
+SECONDS = 15
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no chromium here; `apt-get install chromium` brings it"
@@ -113,6 +119,30 @@ async def test_the_nightly_refresh_is_there_and_off_until_it_is_configured(windo
     await window.keep("11-time-zone")
 
 
+async def test_a_schedule_that_a_person_switches_on_masks_staging(
+    window: Window, stage: Stage, runtime: Runtime
+) -> None:
+    async with runtime.client() as http:
+        await every_seconds(http, "refresh-staging/nightly", SECONDS)
+        await window.open_deployment("refresh-staging", "nightly")
+        switch = window.page.get_by_role("complementary").get_by_role("switch")
+        await switch.click()
+        await expect(switch).to_be_checked()
+        await look_at_it_soon(http, "refresh-staging/nightly")
+        run = await scheduled_run(http, "refresh-staging/nightly")
+        await switch.click()
+        await expect(switch).not_to_be_checked()
+    await window.page.goto(f"/v2/runs/flow-run/{run}")
+    await window.reaches("Refreshed")
+    await window.keep("12-refreshed")
+    async with connect(os.environ["STAGING_DATABASE_URL"]) as conn:
+        copied = "SELECT count(*) FROM deal_research WHERE summary LIKE '%Note%'"
+        assert await conn.fetchval(copied) == 0
+        assert await conn.fetchval("SELECT count(*) FROM deals") > 0
+    async with connect(stage.superuser_url) as conn:
+        assert await conn.fetchval(copied) > 0
+
+
 async def test_a_run_whose_process_is_killed_is_recovered_without_anybody(
     stage: Stage, runtime: Runtime
 ) -> None:
@@ -129,6 +159,39 @@ async def test_a_run_whose_process_is_killed_is_recovered_without_anybody(
                 break
             await asyncio.sleep(0.1)
     assert "had touched nothing" in (row.failure or "")
+
+
+async def every_seconds(http: httpx.AsyncClient, title: str, seconds: float) -> None:
+    found = (await http.get(f"/deployments/name/{title}")).raise_for_status().json()
+    (schedule,) = found["schedules"]
+    changed = {"schedule": {"interval": seconds, "timezone": "Europe/London"}}
+    where = f"/deployments/{found['id']}/schedules/{schedule['id']}"
+    (await http.patch(where, json=changed)).raise_for_status()
+
+
+async def look_at_it_soon(http: httpx.AsyncClient, title: str) -> None:
+    """Prefect's scheduler looks at once at a deployment that was changed, and else each minute."""
+    found = (await http.get(f"/deployments/name/{title}")).raise_for_status().json()
+    changed = {"tags": found["tags"]}
+    (await http.patch(f"/deployments/{found['id']}", json=changed)).raise_for_status()
+
+
+async def scheduled_run(http: httpx.AsyncClient, title: str) -> str:
+    """The first run that the server's schedule has started, once it is a good end."""
+    found = (await http.get(f"/deployments/name/{title}")).raise_for_status().json()
+    wanted = {
+        "deployments": {"id": {"any_": [found["id"]]}},
+        "flow_runs": {"state": {"name": {"any_": ["Refreshed"]}}},
+    }
+    runs: list[dict[str, Any]] = []
+
+    async def is_there() -> bool:
+        answer = await http.post("/flow_runs/filter", json=wanted)
+        runs.extend(run for run in answer.raise_for_status().json() if run["auto_scheduled"])
+        return bool(runs)
+
+    await until(is_there, every_s=0.2)
+    return runs[0]["id"]
 
 
 async def start(http: httpx.AsyncClient, **parameters: str) -> str:

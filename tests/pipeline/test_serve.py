@@ -352,6 +352,22 @@ async def every_schedule_starts_its_flow(
     assert f"schedules: the Prefect server at {nowhere} does not answer (ConnectError)" in said
 
 
+async def the_timer_tells_of_late_schedules_and_that_they_are_on_time(
+    project: Project, api_url: str
+) -> None:
+    nowhere = f"http://127.0.0.1:{server.free_port()}/api"
+    told = "SELECT body->>'headline' FROM airlock.alert WHERE body->>'kind' = 'schedules'"
+    for address in (nowhere, api_url):
+        status, said = await project.airlock("deliver", PREFECT_API_URL=address)
+        assert status == 0, said
+    async with connect(project.superuser_url) as conn:
+        late, on_time = [row[0] for row in await conn.fetch(f"{told} ORDER BY id")]
+    assert (
+        late == f"SCHEDULES LATE – the Prefect server at {nowhere} does not answer (ConnectError)"
+    )
+    assert on_time.startswith("SCHEDULES ON TIME")
+
+
 def on_sqlite(project: Project) -> schedules.States:
     async def ended() -> set[tuple[str, str]]:
         with closing(sqlite3.connect(command.database(project.state_dir))) as database:
@@ -530,6 +546,7 @@ async def test_an_installation_on_postgresql_is_published_and_its_schedules_star
             await every_schedule_starts_its_flow(
                 project, http, api_url, on_postgresql(prefects_database)
             )
+            await the_timer_tells_of_late_schedules_and_that_they_are_on_time(project, api_url)
         await refused(project, "it wants another auth string", api_url, secret="airlock:another")
     await refused(project, "No Prefect server answers", api_url, secret="")
 
