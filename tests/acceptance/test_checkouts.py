@@ -36,7 +36,7 @@ needs_root = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left(tmp_path: Path) -> Iterator[None]:
-    """The service that the other user started is not the stage's to find: its state is elsewhere."""
+    """The stage does not find the service that the other user starts: its state is elsewhere."""
     yield
     own.end_all(tmp_path)
 
