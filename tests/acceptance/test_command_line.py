@@ -7,6 +7,7 @@ import os
 import sys
 
 from airlock.postgres import connect
+from tests.patience import PATIENCE_S
 
 
 async def airlock(prefect_server, *arguments):
@@ -16,7 +17,12 @@ async def airlock(prefect_server, *arguments):
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 120)
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), 2 * PATIENCE_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     return process.returncode, out.decode(), err.decode()
 
 

@@ -24,7 +24,9 @@ from airlock.postgres import connect, quote_literal
 from flows.automations import AUTOMATIONS, RECOVER, SILENT
 from flows.runtime import client, command
 from flows.runtime.process import process, tail
+from tests import own
 from tests.conftest import Database, create_database, drop_database
+from tests.patience import PATIENCE_S
 from tests.stage import CHECKOUT
 
 CONFIG = """
@@ -47,7 +49,6 @@ STEPS = (
     ("ALTER TABLE deals ADD COLUMN score integer", "ALTER TABLE deals DROP COLUMN score"),
     ("ALTER TABLE deals ADD COLUMN note text", "ALTER TABLE deals DROP COLUMN note"),
 )
-PATIENCE_S = 90
 INSTALL = CHECKOUT / "docs" / "install"
 # A machine of these tests has no Redis; a server by itself needs none.
 NOT_HERE = (
@@ -125,7 +126,7 @@ class Project:
 
 
 @pytest.fixture
-async def project(pg: server.Server, tmp_path: Path) -> AsyncIterator[Project]:
+async def project(pg: server.Server, tmp_path: Path, port: int) -> AsyncIterator[Project]:
     """Only prod, with a word for each of its secrets that occurs nowhere else."""
     words = {name: f"planted{name}{secrets.token_hex(6)}" for name in ("owner", "slack", "auth")}
     role = f"deployer_{secrets.token_hex(4)}"
@@ -135,21 +136,22 @@ async def project(pg: server.Server, tmp_path: Path) -> AsyncIterator[Project]:
         )
     database = await made_for(role, pg)
     (tmp_path / "airlock.toml").write_text(CONFIG, encoding="utf-8")
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     yield Project(
         root=tmp_path,
-        environment=own
+        environment=ours
         | {
             settings.CONFIG_VARIABLE: str(tmp_path / "airlock.toml"),
             "PROD_DATABASE_URL": pg.tcp_url(database.name, role, words["owner"]),
             "DEV_DATABASE_URL": pg.url(),
-            "PROD_SLACK_URL": f"http://127.0.0.1:{server.free_port()}/{words['slack']}",
+            "PROD_SLACK_URL": f"http://127.0.0.1:{port}/{words['slack']}",
             command.AUTH_VARIABLE: f"airlock:{words['auth']}",
         },
         superuser_url=database.superuser_url,
         role=role,
         words=tuple(words.values()),
     )
+    own.end_all(tmp_path)
     await drop_database(database)
     async with connect(pg.url()) as superuser:
         await superuser.execute(f"DROP ROLE {role}")
@@ -182,7 +184,7 @@ class Served:
     async def ends(self) -> int:
         """Its exit status, when nothing of it is left."""
         status = await asyncio.wait_for(self.process.wait(), PATIENCE_S)
-        _, left = psutil.wait_procs(self.children, timeout=0)
+        _, left = psutil.wait_procs(self.children, timeout=PATIENCE_S)
         assert not left, self.text
         return status
 
@@ -214,7 +216,7 @@ async def serving(project: Project) -> AsyncIterator[Served]:
             for _ in range(2):
                 started.send_signal(signal.SIGINT)
                 await asyncio.sleep(1)
-            await started.wait()
+            await asyncio.wait_for(started.wait(), PATIENCE_S)
 
 
 @pytest.fixture
@@ -420,7 +422,11 @@ async def prefect(
 async def test_an_installation_on_postgresql_is_published_and_its_workers_run_flows(
     project: Project, person: None, prefects_database: str
 ) -> None:
-    port = server.free_port()
+    with own.port() as port:
+        await publish_and_run(project, prefects_database, port)
+
+
+async def publish_and_run(project: Project, prefects_database: str, port: int) -> None:
     api_url = command.api_url(command.LOOPBACK, port)
     servers, workers = (
         installed(project, side, api_url, prefects_database) for side in ("server", "worker")
