@@ -7,10 +7,11 @@ import gc
 import itertools
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -50,6 +51,29 @@ TEST_SETTINGS = {
 }
 
 _numbers = itertools.count(1)
+
+
+_HAS_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
+    report = yield
+    if report.failed:
+        item.stash[_HAS_FAILED] = True
+    return report
+
+
+@pytest.fixture(autouse=True)
+async def _a_test_that_failed_leaves_no_task(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """What it began would go on beside the tests after it, and fail those."""
+    before = asyncio.all_tasks()
+    yield
+    if request.node.stash.get(_HAS_FAILED, False):
+        left = asyncio.all_tasks() - before - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 def pytest_collection_finish() -> None:

@@ -8,6 +8,8 @@ from contextlib import suppress
 
 import httpx
 
+from tests.patience import PATIENCE_S
+
 
 class Gateway:
     """A way to the Prefect server that can be shut.
@@ -50,7 +52,7 @@ class Gateway:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         listening = asyncio.start_server(self._carry, "127.0.0.1", 0)
-        self._listening = asyncio.run_coroutine_threadsafe(listening, self._loop).result(10)
+        self._listening = asyncio.run_coroutine_threadsafe(listening, self._loop).result(PATIENCE_S)
         self.api_url = f"http://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}/api"
         return self
 

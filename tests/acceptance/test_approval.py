@@ -24,6 +24,7 @@ from airlock.request import DeployRequest
 from flows import runtime
 from flows.runtime import Runtime
 from tests.gateway import Gateway
+from tests.patience import PATIENCE_S
 from tests.people import connect
 
 TOML = """
@@ -81,7 +82,7 @@ class Production:
 
     async def asked(self, *, after: Approval | None = None) -> ledger.Deploy:
         """The deploy, once its run shows the form; ``after`` an earlier question, the next one."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 async with ledger.connection(self.target) as conn:
                     rows = await ledger.recent(conn)
@@ -127,7 +128,7 @@ async def production(database, prefect_server: Runtime, tmp_path, monkeypatch):
     monkeypatch.setattr("flows.approval.POLL_S", 0.1)
     async with prefect_server.client() as http:
         made = Production(superuser_url=database.superuser_url, http=http, root=root)
-        made.waits_at_most(60)
+        made.waits_at_most(3600)
         yield made
 
 
@@ -276,7 +277,7 @@ async def test_a_rollback_by_hand_ends_the_waiting(production, monkeypatch):
     async with deploying() as running:
         await production.asked()
         await rollback(target="prod", reason="not wanted", return_state=True)
-        state = await asyncio.wait_for(running, 10)
+        state = await asyncio.wait_for(running, PATIENCE_S)
     assert state.name == "TakenOver"
     assert "taken over" in state.message
     assert (await production.last()).state == "failed"
@@ -363,7 +364,7 @@ async def test_a_runner_that_is_gone_is_asked_nothing_and_the_rollback_closes_it
 async def test_an_answer_that_nobody_acts_on_is_not_called_done(production, monkeypatch):
     from flows.approval import answer
 
-    monkeypatch.setattr("flows.approval.POLL_S", 5)
+    monkeypatch.setattr("flows.approval.POLL_S", 3600)
     monkeypatch.setattr("flows.approval.HEARD_S", 0)
     async with deploying():
         await production.asked()

@@ -15,6 +15,7 @@ import pytest
 from airlock import record, service
 from airlock.release import Release
 from tests import own
+from tests.patience import PATIENCE_S
 from tests.stage import Stage
 
 # Root becomes a user for whom the files of others are not writable: no user has to be made for it.
@@ -24,9 +25,12 @@ DEPLOY_S = 180
 
 def _works() -> bool:
     try:
-        return subprocess.run([*AS_ANOTHER, "true"], check=False, timeout=10).returncode == 0
+        return (
+            subprocess.run([*AS_ANOTHER, "true"], check=False, timeout=PATIENCE_S).returncode == 0
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
+    return tried.returncode == 0
 
 
 needs_root = pytest.mark.skipif(

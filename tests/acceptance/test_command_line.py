@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 
+from tests.patience import PATIENCE_S
 from tests.people import connect
 
 
@@ -16,7 +17,12 @@ async def airlock(prefect_server, *arguments):
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 120)
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), 2 * PATIENCE_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     return process.returncode, out.decode(), err.decode()
 
 

@@ -11,18 +11,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import psutil
 import pytest
 
 from airlock import binaries, ledger
 from airlock.ledger import Deploy
 from flows.runtime import Runtime
+from tests import own, patience
 from tests.acceptance.test_deploys import assert_as_before
 from tests.gateway import Gateway
+from tests.patience import PATIENCE_S
 from tests.people import connect
 from tests.stage import CHECKOUT, Stage
 
 SLOW = "SELECT pg_catalog.pg_sleep(60) WHERE {};"
+SLEEPERS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%'"
+    " AND datname = current_database()"
+)
 # The clone calls itself so; production does not.
 ON_PRODUCTION_ONLY = "pg_catalog.current_setting('cluster_name') <> 'airlock clone'"
 DROP = "ALTER TABLE deals DROP COLUMN IF EXISTS score;"
@@ -57,7 +62,9 @@ def run(stage: Stage, prefect_server: Runtime) -> Callable[..., Any]:
     return start
 
 
-async def until(stage: Stage, ready: Callable[[Deploy], bool], *, patience_s: float = 60) -> Deploy:
+async def until(
+    stage: Stage, ready: Callable[[Deploy], bool], *, patience_s: float = PATIENCE_S
+) -> Deploy:
     async with asyncio.timeout(patience_s), ledger.connection(stage.target) as conn:
         while True:
             for row in await ledger.recent(conn):
@@ -68,12 +75,9 @@ async def until(stage: Stage, ready: Callable[[Deploy], bool], *, patience_s: fl
 
 async def sleeping(stage: Stage) -> None:
     """Production is in the middle of a migration."""
-    asks = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND state = "
-    async with asyncio.timeout(60), connect(stage.superuser_url) as conn:
-        while True:
-            if await conn.fetchval(f"{asks}'active' AND application_name LIKE 'airlock apply%'"):
-                return
-            await asyncio.sleep(0.02)
+    asks = f"{SLEEPERS} AND state = 'active' AND application_name LIKE 'airlock apply%'"
+    async with connect(stage.superuser_url) as conn:
+        await patience.until(lambda: conn.fetchval(asks))
 
 
 @pytest.fixture
@@ -109,8 +113,7 @@ async def test_a_runner_killed_in_the_middle_of_the_apply_is_taken_back_from_the
     assert (await hanging.last()).state == "rolled_back"
     await assert_as_before(hanging, before)
     async with connect(hanging.superuser_url) as conn:
-        left = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%'"
-        assert await conn.fetchval(f"{left} AND pid <> pg_backend_pid()") == 0
+        assert await conn.fetchval(f"{SLEEPERS} AND pid <> pg_backend_pid()") == 0
     assert (await recover()).name == "NothingToRecover"
 
 
@@ -202,16 +205,12 @@ async def test_a_runner_that_lost_its_fence_ends_with_the_programs_that_it_start
     )
     hangs.chmod(0o755)
     async with run("deploy", {"PG_BIN": str(hangs.parent)}, release="v2") as child:
-        async with asyncio.timeout(60):
-            while True:
-                if started.exists() and (text := started.read_text().strip()):
-                    break
-                await asyncio.sleep(0.05)
+        await patience.until(lambda: started.exists() and started.read_text().strip())
         async with connect(stage.superuser_url) as conn:
             await conn.execute("UPDATE airlock.deploy SET fence = nextval('airlock.fence')")
         said, _ = await child.communicate()
     assert (child.returncode, "TakenOver" in said.decode()) == (3, True), said.decode()
-    assert not psutil.pid_exists(int(text))
+    await patience.until(lambda: own.processes(hangs.parent) == {})
     assert (await stage.last()).state == "planned", "it is the other runner's to say more"
 
 

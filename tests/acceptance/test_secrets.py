@@ -25,6 +25,7 @@ from airlock import server
 from airlock.postgres import quote_ident, quote_literal
 from flows.runtime import Runtime
 from tests.conftest import OWNER, OWNER_PASSWORD, SUPERUSER_PASSWORD
+from tests.patience import until
 from tests.people import connect
 from tests.stage import Stage
 
@@ -64,11 +65,11 @@ def new_words(*names: str) -> dict[str, str]:
 
 @pytest.fixture
 async def planted(
-    stage: Stage, pg: server.Server, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, pg: server.Server, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Mapping[str, str]]:
     """A word for each secret that the settings name; it occurs nowhere else, encoded or not."""
     words = new_words(*NAMES)
-    database, closed = stage.superuser_url.partition("@/")[2].partition("?")[0], server.free_port()
+    database, closed = stage.superuser_url.partition("@/")[2].partition("?")[0], port
     nobody = f"http://127.0.0.1:{closed}"  # what is said about a failed request is a risk, too
     for variable, value in {
         "PROD_DATABASE_URL": pg.tcp_url(database, OWNER, words["owner"]),
@@ -138,11 +139,10 @@ async def leak(secret: str, stage: Stage, seen: set[str]) -> None:
         await conn.execute(f"DO $$ BEGIN RAISE LOG 'tried {secret}'; END $$")
     command = [sys.executable, "-c", "input()", secret]
     process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE)
-    for _ in range(500):
-        if " ".join(command) in seen:
-            break
-        await asyncio.sleep(0.02)
-    await process.communicate(b"\n")
+    try:
+        await until(lambda: " ".join(command) in seen)
+    finally:
+        await process.communicate(b"\n")
     sys.stderr.write(secret)
 
 

@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.patience import PATIENCE_S
+
 T = TypeVar("T")
 
 # Addresses for documentation (RFC 5737): neither loopback nor anybody's.
@@ -73,7 +75,7 @@ class Network:
 
 
 def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=30)
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=PATIENCE_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

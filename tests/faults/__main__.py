@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,16 +57,24 @@ async def _lane(number: int, root: Path, environment: dict[str, str]) -> AsyncGe
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=2**24,
+        # Ctrl-C is for us, who end it in order.
+        start_new_session=True,
     )
     assert process.stdin is not None
     try:
         yield Lane(process)
+    except BaseException:
+        # In the middle of a case, perhaps.
+        with suppress(ProcessLookupError):
+            process.terminate()
+        raise
     finally:
         process.stdin.close()
         await process.wait()
 
 
 async def play(arguments: argparse.Namespace, root: Path) -> int:
+    zygote.end_on_term()
     home = root / "prefect"
     home.mkdir()
     os.environ["PREFECT_HOME"] = str(home)
@@ -204,6 +212,9 @@ def main() -> int:
     print(f"Seed {arguments.seed}, in {root}", flush=True)
     try:
         return asyncio.run(play(arguments, root))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("Ended before its end")
+        return 130
     finally:
         if not arguments.keep:
             shutil.rmtree(root, ignore_errors=True)

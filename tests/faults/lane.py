@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from tests.faults import matrix
 from tests.faults.oracle import Expected
 from tests.faults.theatre import House, Recording, perform, record
 from tests.faults.worker import Worker
-from tests.faults.zygote import Zygote
+from tests.faults.zygote import Zygote, end_on_term
 from tests.people import connect
 from tests.stage import make_base
 
@@ -68,6 +68,7 @@ async def house(folder: Path, repository: Path, zygote: Path) -> AsyncGenerator[
 
 
 async def main(folder: Path, repository: Path, zygote: Path) -> None:
+    end_on_term()
     async with house(folder, repository, zygote) as made:
         known: dict[str, Recording] = {}
         expected, cases = Expected(), {}
@@ -112,4 +113,5 @@ async def main(folder: Path, repository: Path, zygote: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*(Path(each) for each in sys.argv[1:])))
+    with suppress(asyncio.CancelledError):
+        asyncio.run(main(*(Path(each) for each in sys.argv[1:])))

@@ -90,7 +90,8 @@ async def _dumped(theatre: Theatre) -> None:
         await until_true(
             conn,
             "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE"
-            " application_name = 'theirs' AND relation = to_regclass('deals'))",
+            " application_name = 'theirs' AND datname = current_database()"
+            " AND relation = to_regclass('deals'))",
         )
     theatre.go(fault)
     await asyncio.sleep(_HELD_S)

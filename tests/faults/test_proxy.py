@@ -9,6 +9,7 @@ import pytest
 from airlock.postgres import DRIVER_ERRORS
 from tests.conftest import Database
 from tests.faults.proxy import FAULTS, Fault, proxy_to
+from tests.patience import until
 from tests.people import connect
 
 # Whether the row is there afterwards, and whether the client hears of an end.
@@ -35,11 +36,19 @@ async def test_each_fault_does_what_its_name_says(database: Database, fault: Fau
         await other.execute("BEGIN; COMMIT")
         await victim.execute("BEGIN; COMMIT")
         assert proxy.struck == []
-        with pytest.raises((*DRIVER_ERRORS, OSError) if heard else TimeoutError):
-            await asyncio.wait_for(victim.execute(sql), 0.3)
-        victim.terminate()
-        assert proxy.struck == [sql]
-        assert await beside.fetchval("SELECT count(*) FROM t") == int(arrives)
+        asking = asyncio.create_task(victim.execute(sql))
+        await until(lambda: proxy.struck == [sql])
+        if not heard:
+            await asyncio.sleep(0.3)
+            assert not asking.done()
+            victim.terminate()
+        with pytest.raises((*DRIVER_ERRORS, OSError)):
+            await asking
+
+        async def has_arrived() -> bool:
+            return await beside.fetchval("SELECT count(*) FROM t") == int(arrives)
+
+        await until(has_arrived)
         assert await other.fetchval("SELECT 1") == 1
 
 

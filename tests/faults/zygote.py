@@ -84,6 +84,8 @@ async def running(path: Path, environment: Mapping[str, str]) -> AsyncGenerator[
         env=dict(environment),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        # It ends with us, not with Ctrl-C in the terminal, which is for us.
+        start_new_session=True,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -94,6 +96,13 @@ async def running(path: Path, environment: Mapping[str, str]) -> AsyncGenerator[
     finally:
         process.stdin.close()
         await process.wait()
+
+
+def end_on_term() -> None:
+    """SIGTERM cancels the task that runs, which then ends what it started."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 # ---------------------------------------------------------------- inside

@@ -19,10 +19,9 @@ from flows import automations
 from flows.deploy import deploy
 from flows.runtime import Runtime
 from tasks.send_alert import emit, send_alert
+from tests.patience import until
 from tests.receiver import Receiver, receiving
 from tests.unit.test_alert import make
-
-WAIT_S = 20
 
 
 @pytest.fixture
@@ -120,11 +119,11 @@ async def test_a_run_without_a_sign_of_life_has_crashed_and_one_that_ended_has_n
         await emit_of_run(http, run, flow_id, "heartbeat")
     await asyncio.sleep(1)  # Prefect keeps no order of what comes at one moment
     await emit_of_run(http, over, flow_id, "Deployed")
-    async with asyncio.timeout(2 * WAIT_S):
-        while True:
-            if await kind_of(http, silent) == "CRASHED":
-                break
-            await asyncio.sleep(0.2)
+
+    async def has_crashed() -> bool:
+        return await kind_of(http, silent) == "CRASHED"
+
+    await until(has_crashed, every_s=0.2)
     assert await kind_of(http, over) == "RUNNING"
 
 
@@ -230,9 +229,7 @@ async def test_a_deploy_with_nothing_left_to_do_tells_that_a_refusal_is_over(
 
 
 async def until_received(receiver: Receiver, count: int) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while len(receiver.received) < count:  # noqa: ASYNC110 – the receiver sets it
-            await asyncio.sleep(0.02)
+    await until(lambda: len(receiver.received) >= count)
 
 
 def project(root: Any, monkeypatch: pytest.MonkeyPatch, url: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from flows.runtime import (
     prefect_runtime,
     prepared,
 )
+from tests.patience import until
 
 
 @flow
@@ -36,13 +36,15 @@ async def says_something() -> None:
 async def messages_of(run: UUID, wanted: str) -> list[str]:
     """Log lines of one run; they reach the server some seconds late, in batches."""
     only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]))
+    lines: list[str] = []
+
+    async def has_come() -> bool:
+        lines[:] = [line.message for line in await client.read_logs(log_filter=only)]
+        return wanted in lines
+
     async with get_client() as client:
-        for _ in range(200):
-            lines = [line.message for line in await client.read_logs(log_filter=only)]
-            if wanted in lines:
-                return lines
-            await asyncio.sleep(0.1)
-        return lines
+        await until(has_come, every_s=0.1)
+    return lines
 
 
 async def test_a_flow_called_in_a_test_is_a_run_on_the_tests_server(

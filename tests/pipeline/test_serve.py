@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,9 @@ from airlock.postgres import quote_literal
 from flows.automations import AUTOMATIONS, RECOVER, SILENT
 from flows.runtime import auth, client, command
 from flows.runtime.process import process, tail
+from tests import own
 from tests.conftest import Database, create_database, drop_database
+from tests.patience import PATIENCE_S
 from tests.people import connect
 from tests.pipeline import schedules
 from tests.stage import CHECKOUT
@@ -49,7 +51,8 @@ STEPS = (
     ("ALTER TABLE deals ADD COLUMN score integer", "ALTER TABLE deals DROP COLUMN score"),
     ("ALTER TABLE deals ADD COLUMN note text", "ALTER TABLE deals DROP COLUMN note"),
 )
-PATIENCE_S = 90
+# Port 1 is nobody's.
+NOWHERE = "http://127.0.0.1:1/api"
 INSTALL = CHECKOUT / "docs" / "install"
 # A machine of these tests has no Redis; a server by itself needs none.
 NOT_HERE = (
@@ -130,7 +133,7 @@ class Project:
 
 
 @pytest.fixture
-async def project(pg: server.Server, tmp_path: Path) -> AsyncIterator[Project]:
+async def project(pg: server.Server, tmp_path: Path, port: int) -> AsyncIterator[Project]:
     """Only prod, with a word for each of its secrets that occurs nowhere else."""
     words = {name: f"planted{name}{secrets.token_hex(6)}" for name in ("owner", "slack")}
     role = f"deployer_{secrets.token_hex(4)}"
@@ -140,24 +143,25 @@ async def project(pg: server.Server, tmp_path: Path) -> AsyncIterator[Project]:
         )
     database = await made_for(role, pg)
     (tmp_path / "airlock.toml").write_text(CONFIG, encoding="utf-8")
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     state_dir = tmp_path / ".airlock" / "prefect"
     state_dir.mkdir(parents=True)
     secret = auth.auth_string(state_dir)
     yield Project(
         root=tmp_path,
         auth_string=secret,
-        environment=own
+        environment=ours
         | {
             settings.CONFIG_VARIABLE: str(tmp_path / "airlock.toml"),
             "PROD_DATABASE_URL": pg.tcp_url(database.name, role, words["owner"]),
             "DEV_DATABASE_URL": pg.url(),
-            "PROD_SLACK_URL": f"http://127.0.0.1:{server.free_port()}/{words['slack']}",
+            "PROD_SLACK_URL": f"http://127.0.0.1:{port}/{words['slack']}",
         },
         superuser_url=database.superuser_url,
         role=role,
         words=(*words.values(), secret, auth.encoded(secret)),
     )
+    own.end_all(tmp_path)
     await drop_database(database)
     async with connect(pg.url()) as superuser:
         await superuser.execute(f"DROP ROLE {role}")
@@ -190,7 +194,7 @@ class Served:
     async def ends(self) -> int:
         """Its exit status, when nothing of it is left."""
         status = await asyncio.wait_for(self.process.wait(), PATIENCE_S)
-        _, left = psutil.wait_procs(self.children, timeout=0)
+        _, left = psutil.wait_procs(self.children, timeout=PATIENCE_S)
         assert not left, self.text
         return status
 
@@ -222,7 +226,7 @@ async def serving(project: Project) -> AsyncIterator[Served]:
             for _ in range(2):
                 started.send_signal(signal.SIGINT)
                 await asyncio.sleep(1)
-            await started.wait()
+            await asyncio.wait_for(started.wait(), PATIENCE_S)
 
 
 @pytest.fixture
@@ -347,23 +351,21 @@ async def every_schedule_starts_its_flow(
     status, said = await project.airlock("status", **known)
     assert (status, "schedules: next: " in said) == (0, True), said
     assert "refresh-staging/nightly at " in said
-    nowhere = f"http://127.0.0.1:{server.free_port()}/api"
-    _, said = await project.airlock("status", PREFECT_API_URL=nowhere)
-    assert f"schedules: the Prefect server at {nowhere} does not answer (ConnectError)" in said
+    _, said = await project.airlock("status", PREFECT_API_URL=NOWHERE)
+    assert f"schedules: the Prefect server at {NOWHERE} does not answer (ConnectError)" in said
 
 
 async def the_timer_tells_of_late_schedules_and_that_they_are_on_time(
     project: Project, api_url: str
 ) -> None:
-    nowhere = f"http://127.0.0.1:{server.free_port()}/api"
     told = "SELECT body->>'headline' FROM airlock.alert WHERE body->>'kind' = 'schedules'"
-    for address in (nowhere, api_url):
+    for address in (NOWHERE, api_url):
         status, said = await project.airlock("deliver", PREFECT_API_URL=address)
         assert status == 0, said
     async with connect(project.superuser_url) as conn:
         late, on_time = [row[0] for row in await conn.fetch(f"{told} ORDER BY id")]
     assert (
-        late == f"SCHEDULES LATE – the Prefect server at {nowhere} does not answer (ConnectError)"
+        late == f"SCHEDULES LATE – the Prefect server at {NOWHERE} does not answer (ConnectError)"
     )
     assert on_time.startswith("SCHEDULES ON TIME")
 
@@ -501,6 +503,12 @@ def installed(project: Project, side: str, api_url: str, database: str) -> dict[
     return here | own | home | {name: filled[name] for name in here.keys() & filled.keys()}
 
 
+@pytest.fixture
+def api_port() -> Iterator[int]:
+    with own.port() as number:
+        yield number
+
+
 @asynccontextmanager
 async def part(
     name: str, *arguments: str, project: Project, env: dict[str, str]
@@ -512,11 +520,11 @@ async def part(
 
 
 async def test_an_installation_on_postgresql_is_published_and_its_schedules_start_flows(
-    scheduled: Project, person: None, prefects_database: str
+    scheduled: Project, person: None, prefects_database: str, api_port: int
 ) -> None:
     # Its commands are told the auth string, since no file here keeps that of such a server.
     told = {**scheduled.environment, auth.VARIABLE: scheduled.auth_string}
-    project, port = replace(scheduled, environment=told), server.free_port()
+    project, port = replace(scheduled, environment=told), api_port
     api_url = command.api_url(command.LOOPBACK, port)
     servers, workers = (
         installed(project, side, api_url, prefects_database) for side in ("server", "worker")

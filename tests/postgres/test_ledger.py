@@ -313,8 +313,11 @@ async def test_a_heartbeat_beats_and_passes_over_a_locked_row(project: Project, 
             locked = await conn.fetchval(ask, lease.deploy)
             await asyncio.sleep(0.2)
             assert await conn.fetchval(ask, lease.deploy) == locked
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            assert await conn.fetchval(waiting + " AND datname = current_database()") == 0
+            waiting = (
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                " AND datname = current_database()"
+            )
+            assert await conn.fetchval(waiting) == 0
 
 
 async def test_a_heartbeat_that_fails_does_not_fail_the_deploy(project: Project, monkeypatch):

@@ -19,7 +19,8 @@ WANTED = DeployRequest(target="prod", requester="somebody else")
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.05)
+    # Twice of it is the moment.
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 1)
 
 
 async def cut_off(project: Project, dead: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 BEHAVIOUR = dict(
     word.partition(":")[::2] for word in os.environ.get("BEHAVIOUR", "").split(",") if word
 )
+DRAIN_S = 5
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
 # In a session of its own, and its parent is gone.
 DAEMON = (
@@ -134,9 +135,8 @@ async def main() -> None:
     await ended.wait()
     for server in servers:
         server.close()
-    for _ in range(1000):
-        if not service.open:
-            break
+    until = loop.time() + DRAIN_S
+    while service.open and loop.time() < until:  # noqa: ASYNC110 – short, as the rest
         await asyncio.sleep(0.005)
 
 

@@ -34,6 +34,7 @@ from airlock.settings import (
     ServiceSettings,
     Target,
 )
+from tests.patience import PATIENCE_S
 from tests.receiver import Receiver, receiving
 from tests.unit.test_alert import AT, make
 
@@ -304,7 +305,7 @@ class _OnThisPort(Controller):
     """Without a TLS of its own for the question whether it is up, which would not be trusted."""
 
     def _trigger_server(self) -> None:
-        socket.create_connection((self.hostname, self.port), timeout=5).close()
+        socket.create_connection((self.hostname, self.port), timeout=PATIENCE_S).close()
 
 
 @pytest.fixture(scope="module")
@@ -332,21 +333,27 @@ def authenticate(server: Any, session: Any, envelope: Any, mechanism: Any, data:
 
 
 @pytest.fixture
-def mail_server(certificate: Path, request: pytest.FixtureRequest) -> Iterator[MailServer]:
+def mail_server(
+    certificate: Path, request: pytest.FixtureRequest, port: int
+) -> Iterator[MailServer]:
     """Speaks the kind of TLS that the test names: starttls, tls or none."""
     kind = request.param
     found = MailServer()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        found.port = probe.getsockname()[1]
+    found.port = port
     tls: dict[str, Any] = {
         "starttls": {"tls_context": context, "require_starttls": True, "auth_require_tls": True},
         "tls": {"ssl_context": context, "auth_require_tls": False},
         "none": {"auth_require_tls": False},
     }[kind]
     controller = _OnThisPort(
-        found, hostname="127.0.0.1", port=found.port, authenticator=authenticate, **tls
+        found,
+        hostname="127.0.0.1",
+        port=port,
+        ready_timeout=PATIENCE_S,
+        authenticator=authenticate,
+        **tls,
     )
     controller.start()
     yield found
@@ -436,8 +443,6 @@ async def test_a_mail_server_may_take_longer_than_the_others(mail_server, monkey
     assert outbox.MAIL_S == mails.TIMEOUT_S == 30
 
 
-async def test_a_mail_server_that_is_down_is_a_reason():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+async def test_a_mail_server_that_is_down_is_a_reason(port: int):
     target = mailing(port, user=None, password_env=None)
     assert await send(target, "email") == ("ConnectionRefusedError", "silent")
