@@ -25,9 +25,7 @@ DEPLOY_S = 180
 
 def _works() -> bool:
     try:
-        return (
-            subprocess.run([*AS_ANOTHER, "true"], check=False, timeout=PATIENCE_S).returncode == 0
-        )
+        tried = subprocess.run([*AS_ANOTHER, "true"], check=False, timeout=PATIENCE_S)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return tried.returncode == 0
