@@ -12,6 +12,7 @@ import asyncio
 import os
 import shlex
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,6 +21,7 @@ import anyio
 import anyio.abc
 from prefect.runner._flow_run_executor import FlowRunExecutorContext
 from prefect.runner._starter_engine import EngineCommandStarter
+from prefect.settings import get_current_settings
 from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
@@ -119,11 +121,19 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main() -> None:
+def main() -> int:
     given = parser().parse_args()
+    if not get_current_settings().api.auth_string:
+        print(  # noqa: T201
+            "airlock: PREFECT_API_AUTH_STRING is not set, and no server of ours answers without. "
+            "Set it to the auth string that the server was started with.",
+            file=sys.stderr,
+        )
+        return os.EX_CONFIG
     worker = Worker(work_pool_name=given.pool, name=given.name, create_pool_if_not_found=False)
     asyncio.run(work(worker))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

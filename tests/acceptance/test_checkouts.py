@@ -14,6 +14,7 @@ import pytest
 
 from airlock import record, service
 from airlock.release import Release
+from airlock.request import WORKING_TREE
 from tests import own
 from tests.patience import PATIENCE_S
 from tests.stage import Stage
@@ -55,9 +56,9 @@ def give_to_another(folder: Path) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("wanted", ["v2", None])
+@pytest.mark.parametrize("wanted", ["v2", WORKING_TREE])
 async def test_a_checkout_of_another_user_is_deployed_from_and_never_written_to(
-    stage: Stage, tmp_path: Path, wanted: str | None
+    stage: Stage, tmp_path: Path, wanted: str
 ) -> None:
     state_dir = stage.target.state_dir
     found = await service.find(stage.target)
@@ -74,7 +75,7 @@ async def test_a_checkout_of_another_user_is_deployed_from_and_never_written_to(
         subprocess.run,
         [
             *(*AS_ANOTHER, sys.executable, "-P", "-m", "airlock", "deploy", "prod"),
-            *(("--release", wanted) if wanted else ()),
+            *("--release", wanted),
         ],
         cwd=stage.root,
         capture_output=True,

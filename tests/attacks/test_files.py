@@ -15,6 +15,7 @@ import pytest
 
 from airlock import permissions, release, server, service, settings
 from airlock.errors import Refused
+from airlock.request import WORKING_TREE
 from tests.attacks.nobody import as_nobody, nobody
 from tests.stage import BOOT, Stage, git, make_repository, receiving, standing
 
@@ -334,5 +335,5 @@ async def test_a_git_folder_that_somebody_planted_above_the_service_runs_nothing
         database_url_env="NOT_SET",
         service=settings.ServiceSettings(directory=directory),
     )
-    found = await release.check_out(target, None)
+    found = await release.check_out(target, WORKING_TREE)
     assert (found.name, (reachable / "ran").exists()) == ("unversioned", False)

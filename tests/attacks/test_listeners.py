@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from airlock import server
-from flows.runtime import published_api_url
-from flows.runtime.command import AUTH_VARIABLE
+from flows.runtime import auth, published_api_url
 from tests.attacks import listeners
 from tests.attacks.listeners import Listener
 from tests.attacks.nobody import Nobody, as_nobody, nobody
@@ -51,7 +50,7 @@ async def stage(
         ) as made,
     ):
         made.try_releases()
-        monkeypatch.setenv(AUTH_VARIABLE, f"airlock:{secrets.token_urlsafe(16)}")
+        monkeypatch.setenv(auth.VARIABLE, f"airlock:{secrets.token_urlsafe(16)}")
         yield made
 
 

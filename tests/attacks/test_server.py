@@ -266,6 +266,17 @@ async def test_a_server_without_an_auth_string_does_not_start() -> None:
         assert f"{auth.VARIABLE} is not set" in said.decode()
 
 
+@pytest.mark.attack(by=ANOTHER, tries="a worker that is started without an auth string")
+async def test_a_worker_without_an_auth_string_does_not_start() -> None:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    started = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "flows.worker"), env=own, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await started.communicate()
+    assert started.returncode == os.EX_CONFIG
+    assert "PREFECT_API_AUTH_STRING is not set" in said.decode()
+
+
 # ---------------------------------------------------------------- names
 
 

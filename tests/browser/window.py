@@ -119,6 +119,19 @@ class Window:
             answer = await sent.value
         assert answer.ok, await answer.text()
 
+    async def switch(self, *, on: bool) -> None:
+        """Switch the schedule of the deployment that is open; again where the server was busy."""
+        switch = self.page.get_by_role("complementary").get_by_role("switch")
+        answer = None
+        while answer is None or answer.status == BUSY:
+            async with self.page.expect_response(
+                lambda each: each.request.method == "PATCH" and "/schedules/" in each.url
+            ) as sent:
+                await switch.click()
+            answer = await sent.value
+        assert answer.ok, await answer.text()
+        await expect(switch).to_be_checked(checked=on)
+
     async def open_artifact(self, key: str) -> None:
         """The newest of that key, from the page of the run that wrote it."""
         await self.page.get_by_role("tab", name="Artifacts").click()

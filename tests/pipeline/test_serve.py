@@ -224,7 +224,8 @@ async def serving(project: Project) -> AsyncIterator[Served]:
     finally:
         if started.returncode is None:
             for _ in range(2):
-                started.send_signal(signal.SIGINT)
+                with suppress(ProcessLookupError):  # the first one may have been enough
+                    started.send_signal(signal.SIGINT)
                 await asyncio.sleep(1)
             await asyncio.wait_for(started.wait(), PATIENCE_S)
 
