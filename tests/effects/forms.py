@@ -39,7 +39,7 @@ IS_WAITING = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = 
 
 # The last locks of what runs outside a transaction are held for an instant; so they are seen.
 LINGER = """CREATE FUNCTION linger() RETURNS event_trigger LANGUAGE plpgsql
-    AS 'BEGIN PERFORM pg_sleep(0.1); END';
+    AS 'BEGIN PERFORM pg_sleep(0.5); END';
 CREATE EVENT TRIGGER linger ON ddl_command_end EXECUTE FUNCTION linger()"""
 
 _BOUND = re.compile(r"-- (from|until) (\d+)\n")
@@ -234,7 +234,7 @@ async def _alone(url: str, conn: Conn, measured: Measurement, statement: Stateme
         work = asyncio.create_task(measured.execute(conn, statement))
         while not work.done() and not await reader.fetchval(IS_WAITING, pid):
             await asyncio.wait([work], timeout=0.01)
-        await asyncio.wait([work], timeout=0.05)
+        await asyncio.wait([work], timeout=0.2)
         await transaction.rollback()
         await work
 

@@ -130,7 +130,7 @@ async def test_a_service_that_is_down_for_a_moment_fails_requests_and_is_waited_
             await until(lambda: 0 < waits_ms(project, lease, within_s=0.3) < 200)
     felt = await measured(project, lease)
     service = channel(felt, "service read", "/health, new connections").during
-    assert service.failed > 2
+    assert service.failed > 0
     assert service.longest_ms > 300
     assert felt.failed >= service.failed
     assert channel(felt, "database read", "Airlock's own table").during.failed == 0

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from airlock import binaries, lock_budget, postgres, report, restraint, traffic
@@ -271,8 +270,12 @@ async def test_who_is_hidden_is_ended_in_the_transaction_that_was_in_the_way_or_
         async with watch:
             for _ in range(2):
                 async with watch.looking(after_s=0, may_end=True):
-                    with contextlib.suppress(asyncpg.LockNotAvailableError):
-                        await ours.execute("SET lock_timeout = 300; BEGIN; LOCK deals")
+                    locking = asyncio.create_task(ours.execute("BEGIN; LOCK deals"))
+                    # Whom it has seen it ends before the block is left.
+                    await until(lambda: watch._now)
+                locking.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await locking
                 await ours.execute("ROLLBACK")
                 if not same:
                     await reader.execute("COMMIT; BEGIN; SELECT FROM deals")
