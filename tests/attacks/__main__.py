@@ -42,7 +42,7 @@ class Results:
             _, _, missing = report.longrepr  # pyright: ignore[reportAssignmentType]
         self.tried.append(
             Tried(
-                test=report.nodeid.rpartition("::")[2],
+                test=report.nodeid.partition("::")[2],
                 by=mark.kwargs["by"],
                 tries=mark.kwargs["tries"],
                 not_run=missing.removeprefix("Skipped: "),
