@@ -129,7 +129,7 @@ async def test_the_service_runs_on_a_masked_copy_until_a_person_takes_it_back(
     assert (health["release"], health["schema_version"]) == ("v1", 10)
     async with connect(staging.superuser_url) as conn:
         assert await conn.fetchval("SELECT count(*) FROM alerts") > 0
-        assert not await conn.fetchval("SELECT bool_or(summary LIKE '%Note%') FROM deal_research")
+        assert not await conn.fetchval("SELECT bool_or(title LIKE 'Note %') FROM deal_research")
         masked = await conn.fetchval("SELECT count(DISTINCT analyst) FROM deal_research")
     async with connect(stage.superuser_url) as conn:
         assert await conn.fetchval("SELECT count(DISTINCT analyst) FROM deal_research") == masked

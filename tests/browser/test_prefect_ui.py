@@ -133,7 +133,7 @@ async def test_a_schedule_that_a_person_switches_on_masks_staging(
     await window.reaches("Refreshed")
     await window.keep("12-refreshed")
     async with connect(os.environ["STAGING_DATABASE_URL"]) as conn:
-        copied = "SELECT count(*) FROM deal_research WHERE summary LIKE '%Note%'"
+        copied = "SELECT count(*) FROM deal_research WHERE title LIKE 'Note %'"
         assert await conn.fetchval(copied) == 0
         assert await conn.fetchval("SELECT count(*) FROM deals") > 0
     async with connect(stage.superuser_url) as conn:
