@@ -315,6 +315,7 @@ def test_a_log_file_that_is_no_file_has_no_lines(
 def plant(folder: Path) -> None:
     """A repository of another user that runs a command when git only looks."""
     git(folder, "init", "--quiet")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", "planted")
     git(folder, "config", "core.fsmonitor", f"touch {folder}/ran; false")
     subprocess.run(["chown", "-R", "nobody", folder / ".git"], check=True)
 
