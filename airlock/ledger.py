@@ -1007,7 +1007,7 @@ async def open_alerts(conn: Conn, target: str, states: Collection[str]) -> tuple
 
 
 async def cut_off_among(conn: Conn, deploys: Collection[int]) -> tuple[int, ...]:
-    """Those of these deploys that somebody took up again after their runner had gone."""
+    """Those of these deploys that were taken over after their runner had died."""
     rows = await conn.fetch(
         "SELECT DISTINCT deploy FROM airlock.event WHERE step = $1 AND deploy = ANY ($2)"
         " ORDER BY deploy",

@@ -66,11 +66,12 @@ AUTOMATIONS = (
     Automation(
         name="airlock: something failed",
         purpose="A deploy or a refresh was refused, goes back, has gone back, is stranded or "
-        "cut off, or a target has drifted.",
+        "cut off, a target has drifted, or schedules start nothing.",
         events=(
             *(f"airlock.deploy.{state}" for state in FAILURES),
             *(f"airlock.refresh.{state}" for state in FAILURES),
             "airlock.drift.found",
+            "airlock.schedules.late",
         ),
     ),
     Automation(
@@ -86,6 +87,7 @@ AUTOMATIONS = (
             "airlock.deploy.withdrawn",
             *(f"airlock.refresh.{state}" for state in ("succeeded", "undone", "turned_down")),
             "airlock.drift.gone",
+            "airlock.schedules.on_time",
         ),
         resolves=True,
     ),

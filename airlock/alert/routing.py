@@ -66,7 +66,7 @@ LATEST_ONLY: frozenset[str] = frozenset({"pagerduty"})
 
 
 def page(alert: Alert) -> Severity | None:
-    """How loud the pager is. What a person ended pages nobody, unless it needs a person."""
+    """The pager's severity; None does not page, as for a cancelled deploy that needs no person."""
     if alert.cancelled and alert.state not in FOR_SURE:
         return None
     return ROUTES[alert.state].page
